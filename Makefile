@@ -1,0 +1,44 @@
+# Every target sets up what it needs: .venv, torch, the package and its native libraries (scripts/bootstrap.sh).
+# PYTHON=python3.12 make run    chooses the interpreter
+# PYTEST_ARGS="-k lookup"       is passed on to pytest by `make test`
+
+BIN := .venv/bin
+CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: run test build lint format bench-quick bench-peers clean
+
+run:
+	@scripts/bootstrap.sh plot
+	@$(BIN)/recsparse demo
+
+test:
+	@scripts/bootstrap.sh plot test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+build:
+	@scripts/bootstrap.sh
+
+lint:
+	@scripts/bootstrap.sh dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+format:
+	@scripts/bootstrap.sh dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench-quick:
+	@scripts/bootstrap.sh plot
+	$(BIN)/recsparse bench run --quick --json out/bench-quick.json
+
+# fbgemm without its dependencies: they would replace the torch that is there.
+bench-peers:
+	@scripts/bootstrap.sh plot
+	$(BIN)/python -m pip install --no-deps fbgemm-gpu-cpu==1.8.0
+
+clean:
+	rm -rf build .venv recsparse/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
