@@ -14,8 +14,9 @@ enum PhiloxStream : uint32_t {
   kStreamInitValue = 1,  // counter = (row lo, row hi, column / 2)
   kStreamInitMask = 2,   // counter = (row lo, row hi, column / 4)
   kStreamSample = 3,     // counter = (draw lo, draw hi, 0)
-  kStreamShuffle = 4,    // counter = (value lo, value hi, round)
-  kStreamSynthetic = 5,  // counter = (user lo, user hi, interaction number)
+  kStreamShuffle = 4,    // counter = (epoch lo, epoch hi, number of the round key / 4)
+  kStreamSynthetic = 5,  // counter = (user lo, user hi, interaction number / 2)
+  kStreamSplit = 6,      // counter = (user lo, user hi, item)
 };
 
 struct Philox4 {

@@ -1,0 +1,142 @@
+// recsparse._host: numpy in, numpy out, no torch. Every loop over data runs without the interpreter lock.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <limits>
+
+#include "../core/philox.h"
+#include "interactions.h"
+#include "topk.h"
+
+namespace py = pybind11;
+
+namespace recsparse::host {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// Hands a vector to numpy without a copy.
+template <class T>
+py::array_t<T> to_numpy(std::vector<T>&& values) {
+  auto* owner = new std::vector<T>(std::move(values));
+  const py::capsule release(owner, [](void* p) { delete static_cast<std::vector<T>*>(p); });
+  return py::array_t<T>(static_cast<py::ssize_t>(owner->size()), owner->data(), release);
+}
+
+void require(bool ok, const char* message) {
+  if (!ok) throw py::value_error(message);
+}
+
+int64_t rows_of(const Array<int64_t>& indptr) {
+  require(indptr.ndim() == 1 && indptr.size() >= 1, "indptr must be a one-dimensional int64 array with rows + 1 entries");
+  return indptr.size() - 1;
+}
+
+// Cheap checks that keep a kernel inside its arrays; check_csr does the thorough ones.
+int64_t require_csr(const Array<int64_t>& indptr, const Array<int32_t>& items) {
+  const int64_t rows = rows_of(indptr);
+  require(items.ndim() == 1, "items must be a one-dimensional int32 array");
+  for (int64_t r = 0; r < rows; ++r) require(indptr.at(r) <= indptr.at(r + 1), "indptr must ascend");
+  require(indptr.at(0) >= 0 && indptr.at(rows) <= items.size(), "indptr points outside items");
+  return rows;
+}
+
+py::tuple py_parse_text(const std::string& path) {
+  TextInteractions text;
+  {
+    const py::gil_scoped_release unlocked;
+    text = parse_text(path);
+  }
+  return py::make_tuple(to_numpy(std::move(text.line_users)), to_numpy(std::move(text.line_ends)), to_numpy(std::move(text.items)),
+                        text.max_user, text.max_item);
+}
+
+py::tuple py_build_csr(const Array<int32_t>& line_users, const Array<int64_t>& line_ends, const Array<int32_t>& items, int64_t n_users) {
+  require(line_users.size() == line_ends.size(), "line_users and line_ends must have the same length");
+  require(n_users >= 0, "n_users must not be negative");
+  const int64_t n_lines = line_users.size();
+  require((n_lines == 0 ? 0 : line_ends.at(n_lines - 1)) == items.size(), "line_ends must end at the number of items");
+  Csr csr;
+  {
+    const py::gil_scoped_release unlocked;
+    csr = build_csr(line_users.data(), line_ends.data(), n_lines, items.data(), n_users);
+  }
+  return py::make_tuple(to_numpy(std::move(csr.indptr)), to_numpy(std::move(csr.items)), csr.duplicates);
+}
+
+py::tuple py_hold_out(const Array<int64_t>& indptr, const Array<int32_t>& items, double fraction, uint64_t seed) {
+  const int64_t rows = require_csr(indptr, items);
+  require(fraction >= 0 && fraction < 1, "fraction must be in [0, 1)");
+  std::pair<Csr, Csr> out;
+  {
+    const py::gil_scoped_release unlocked;
+    out = hold_out(indptr.data(), items.data(), rows, fraction, seed);
+  }
+  return py::make_tuple(to_numpy(std::move(out.first.indptr)), to_numpy(std::move(out.first.items)),
+                        to_numpy(std::move(out.second.indptr)), to_numpy(std::move(out.second.items)));
+}
+
+int64_t py_count_common(const Array<int64_t>& indptr_a, const Array<int32_t>& items_a, const Array<int64_t>& indptr_b,
+                        const Array<int32_t>& items_b) {
+  const int64_t rows = require_csr(indptr_a, items_a);
+  require(require_csr(indptr_b, items_b) == rows, "both matrices must have the same number of rows");
+  const py::gil_scoped_release unlocked;
+  return count_common(indptr_a.data(), items_a.data(), indptr_b.data(), items_b.data(), rows);
+}
+
+void py_check_csr(const Array<int64_t>& indptr, const Array<int32_t>& items, int64_t n_items) {
+  const int64_t rows = rows_of(indptr);
+  require(items.ndim() == 1, "items must be a one-dimensional int32 array");
+  const py::gil_scoped_release unlocked;
+  check_csr(indptr.data(), rows, items.data(), items.size(), n_items);
+}
+
+py::tuple py_topk_rows(const Array<float>& scores, const Array<int64_t>& seen_indptr, const Array<int32_t>& seen_items, int k, int threads) {
+  require(scores.ndim() == 2, "scores must be a two-dimensional float32 array");
+  require(scores.shape(1) <= std::numeric_limits<int32_t>::max(), "scores must have fewer than 2^31 columns");
+  require(k >= 1, "k must be at least 1");
+  require(require_csr(seen_indptr, seen_items) == scores.shape(0), "seen_indptr must have one entry more than scores has rows");
+  const py::array_t<int32_t> items({scores.shape(0), static_cast<py::ssize_t>(k)});
+  const py::array_t<float> best({scores.shape(0), static_cast<py::ssize_t>(k)});
+  const TopkArgs args{scores.data(), scores.shape(0), scores.shape(1), scores.shape(1), seen_indptr.data(), seen_items.data(),
+                      k, threads, const_cast<int32_t*>(items.data()), const_cast<float*>(best.data())};
+  int64_t nan_row;
+  {
+    const py::gil_scoped_release unlocked;
+    nan_row = topk_rows(args);
+  }
+  if (nan_row >= 0) throw py::value_error("scores hold a NaN, first in row " + std::to_string(nan_row));
+  return py::make_tuple(items, best);
+}
+
+py::tuple py_philox(uint64_t seed, uint64_t counter, uint32_t counter2, uint32_t stream) {
+  const Philox4 r = philox(seed, counter, counter2, stream);
+  return py::make_tuple(r.w[0], r.w[1], r.w[2], r.w[3]);
+}
+
+}  // namespace
+}  // namespace recsparse::host
+
+PYBIND11_MODULE(_host, m) {
+  using namespace recsparse::host;
+  m.doc() = "Data preparation and ranking over numpy arrays.";
+  py::register_exception<DataError>(m, "DataError", PyExc_ValueError);
+  m.def("parse_text", &py_parse_text, py::arg("path"),
+        "Parse `user item item ...` lines -> (line_users int32, line_ends int64, items int32, max_user, max_item).");
+  m.def("build_csr", &py_build_csr, py::arg("line_users").noconvert(), py::arg("line_ends").noconvert(), py::arg("items").noconvert(),
+        py::arg("n_users"), "Merge lines into (indptr int64, items int32, duplicates): rows ascending, repeated items dropped.");
+  m.def("hold_out", &py_hold_out, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("fraction"), py::arg("seed"),
+        "Split every row -> (kept indptr, kept items, held indptr, held items); a row always keeps one item.");
+  m.def("count_common", &py_count_common, py::arg("indptr_a").noconvert(), py::arg("items_a").noconvert(), py::arg("indptr_b").noconvert(),
+        py::arg("items_b").noconvert(), "Number of pairs in both CSR matrices.");
+  m.def("check_csr", &py_check_csr, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("n_items"),
+        "Raise DataError unless the arrays are CSR with ascending unique items in [0, n_items).");
+  m.def("topk_rows", &py_topk_rows, py::arg("scores").noconvert(), py::arg("seen_indptr").noconvert(), py::arg("seen_items").noconvert(),
+        py::arg("k"), py::arg("threads") = 0,
+        "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal scores rank by\n"
+        "lower item id, short rows are padded with -1 and -inf. Same result for any `threads`. ValueError on NaN.");
+  m.def("philox", &py_philox, py::arg("seed"), py::arg("counter"), py::arg("counter2"), py::arg("stream"),
+        "One Philox4x32-10 block -> four 32-bit words; a draw is a pure function of the arguments.");
+}
