@@ -37,7 +37,8 @@ class Parser {
         // Saturates just above the limit: a token of any length is read without overflow.
         while (p < end && *p >= '0' && *p <= '9') value = std::min(value * 10 + (*p++ - '0'), kMaxId + 1);
         if (p < end && !is_separator(*p)) fail_token(token, end);
-        if (value > kMaxId) fail("huge id " + shown(token, end) + ", ids go up to " + std::to_string(kMaxId) + "; renumber them from 0");
+        if (value > kMaxId)
+          fail("huge id " + shown(token, end) + ", ids go up to " + std::to_string(kMaxId) + "; renumber them from 0");
         add(value);
       }
     }
@@ -50,7 +51,8 @@ class Parser {
 
   [[noreturn]] void fail_token(const char* token, const char* end) const {
     const std::string text = shown(token, end);
-    if (token + 1 < end && *token == '-' && token[1] >= '0' && token[1] <= '9') fail("negative id " + text + "; ids start at 0");
+    if (token + 1 < end && *token == '-' && token[1] >= '0' && token[1] <= '9')
+      fail("negative id " + text + "; ids start at 0");
     fail("malformed id '" + text + "'; expected `user item item ...` with whole numbers from 0");
   }
 
@@ -104,8 +106,9 @@ RowRange row(const int64_t* indptr, int64_t user) { return {indptr[user], indptr
 TextInteractions parse_text(const std::string& path) {
   const std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
   if (!file) throw DataError(path + ": cannot open: " + std::strerror(errno));
-  struct stat info {};
-  if (fstat(fileno(file.get()), &info) == 0 && S_ISDIR(info.st_mode)) throw DataError(path + ": is a folder, expected a file");
+  struct stat info{};
+  if (fstat(fileno(file.get()), &info) == 0 && S_ISDIR(info.st_mode))
+    throw DataError(path + ": is a folder, expected a file");
 
   TextInteractions out;
   // An id and its separator take two bytes or more, so this capacity is never outgrown; untouched pages cost nothing.
@@ -135,7 +138,8 @@ TextInteractions parse_text(const std::string& path) {
   return out;
 }
 
-Csr build_csr(const int32_t* line_users, const int64_t* line_ends, int64_t n_lines, const int32_t* items, int64_t n_users) {
+Csr build_csr(const int32_t* line_users, const int64_t* line_ends, int64_t n_lines, const int32_t* items,
+              int64_t n_users) {
   Csr csr;
   csr.indptr.assign(static_cast<size_t>(n_users) + 1, 0);
   int64_t begin = 0;
@@ -171,7 +175,8 @@ Csr build_csr(const int32_t* line_users, const int64_t* line_ends, int64_t n_lin
   return csr;
 }
 
-std::pair<Csr, Csr> hold_out(const int64_t* indptr, const int32_t* items, int64_t n_users, double fraction, uint64_t seed) {
+std::pair<Csr, Csr> hold_out(const int64_t* indptr, const int32_t* items, int64_t n_users, double fraction,
+                             uint64_t seed) {
   constexpr uint32_t kCountDraw = UINT32_MAX;  // no item has this id
   std::pair<Csr, Csr> out;
   Csr& kept = out.first;
@@ -217,7 +222,8 @@ int64_t count_common(const int64_t* indptr_a, const int32_t* items_a, const int6
 }
 
 void check_csr(const int64_t* indptr, int64_t n_users, const int32_t* items, int64_t nnz, int64_t n_items) {
-  if (indptr[0] != 0 || indptr[n_users] != nnz) throw DataError("indptr must start at 0 and end at the number of items");
+  if (indptr[0] != 0 || indptr[n_users] != nnz)
+    throw DataError("indptr must start at 0 and end at the number of items");
   for (int64_t u = 0; u < n_users; ++u) {
     const auto [begin, end] = row(indptr, u);
     if (end < begin || end > nnz) throw DataError("indptr must ascend, it does not at user " + std::to_string(u));

@@ -39,11 +39,13 @@ struct Csr {
 TextInteractions parse_text(const std::string& path);
 
 // Merges lines of the same user, sorts each row and drops repeated items. `line_ends` has one entry a line.
-Csr build_csr(const int32_t* line_users, const int64_t* line_ends, int64_t n_lines, const int32_t* items, int64_t n_users);
+Csr build_csr(const int32_t* line_users, const int64_t* line_ends, int64_t n_lines, const int32_t* items,
+              int64_t n_users);
 
 // Splits each row in (kept, held out). A user of n items holds out floor(n * fraction + U) of them, U uniform in [0, 1),
 // and always keeps one. Which ones is a pure function of (seed, user, item).
-std::pair<Csr, Csr> hold_out(const int64_t* indptr, const int32_t* items, int64_t n_users, double fraction, uint64_t seed);
+std::pair<Csr, Csr> hold_out(const int64_t* indptr, const int32_t* items, int64_t n_users, double fraction,
+                             uint64_t seed);
 
 // Number of pairs that two CSR matrices over the same users have in common.
 int64_t count_common(const int64_t* indptr_a, const int32_t* items_a, const int64_t* indptr_b, const int32_t* items_b,

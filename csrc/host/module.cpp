@@ -30,7 +30,8 @@ void require(bool ok, const char* message) {
 }
 
 int64_t rows_of(const Array<int64_t>& indptr) {
-  require(indptr.ndim() == 1 && indptr.size() >= 1, "indptr must be a one-dimensional int64 array with rows + 1 entries");
+  require(indptr.ndim() == 1 && indptr.size() >= 1,
+          "indptr must be a one-dimensional int64 array with rows + 1 entries");
   return indptr.size() - 1;
 }
 
@@ -49,11 +50,12 @@ py::tuple py_parse_text(const std::string& path) {
     const py::gil_scoped_release unlocked;
     text = parse_text(path);
   }
-  return py::make_tuple(to_numpy(std::move(text.line_users)), to_numpy(std::move(text.line_ends)), to_numpy(std::move(text.items)),
-                        text.max_user, text.max_item);
+  return py::make_tuple(to_numpy(std::move(text.line_users)), to_numpy(std::move(text.line_ends)),
+                        to_numpy(std::move(text.items)), text.max_user, text.max_item);
 }
 
-py::tuple py_build_csr(const Array<int32_t>& line_users, const Array<int64_t>& line_ends, const Array<int32_t>& items, int64_t n_users) {
+py::tuple py_build_csr(const Array<int32_t>& line_users, const Array<int64_t>& line_ends, const Array<int32_t>& items,
+                       int64_t n_users) {
   require(line_users.size() == line_ends.size(), "line_users and line_ends must have the same length");
   require(n_users >= 0, "n_users must not be negative");
   const int64_t n_lines = line_users.size();
@@ -93,15 +95,25 @@ void py_check_csr(const Array<int64_t>& indptr, const Array<int32_t>& items, int
   check_csr(indptr.data(), rows, items.data(), items.size(), n_items);
 }
 
-py::tuple py_topk_rows(const Array<float>& scores, const Array<int64_t>& seen_indptr, const Array<int32_t>& seen_items, int k, int threads) {
+py::tuple py_topk_rows(const Array<float>& scores, const Array<int64_t>& seen_indptr, const Array<int32_t>& seen_items,
+                       int k, int threads) {
   require(scores.ndim() == 2, "scores must be a two-dimensional float32 array");
   require(scores.shape(1) <= std::numeric_limits<int32_t>::max(), "scores must have fewer than 2^31 columns");
   require(k >= 1, "k must be at least 1");
-  require(require_csr(seen_indptr, seen_items) == scores.shape(0), "seen_indptr must have one entry more than scores has rows");
+  require(require_csr(seen_indptr, seen_items) == scores.shape(0),
+          "seen_indptr must have one entry more than scores has rows");
   const py::array_t<int32_t> items({scores.shape(0), static_cast<py::ssize_t>(k)});
   const py::array_t<float> best({scores.shape(0), static_cast<py::ssize_t>(k)});
-  const TopkArgs args{scores.data(), scores.shape(0), scores.shape(1), scores.shape(1), seen_indptr.data(), seen_items.data(),
-                      k, threads, const_cast<int32_t*>(items.data()), const_cast<float*>(best.data())};
+  const TopkArgs args{scores.data(),
+                      scores.shape(0),
+                      scores.shape(1),
+                      scores.shape(1),
+                      seen_indptr.data(),
+                      seen_items.data(),
+                      k,
+                      threads,
+                      const_cast<int32_t*>(items.data()),
+                      const_cast<float*>(best.data())};
   int64_t nan_row;
   {
     const py::gil_scoped_release unlocked;
@@ -125,17 +137,20 @@ PYBIND11_MODULE(_host, m) {
   py::register_exception<DataError>(m, "DataError", PyExc_ValueError);
   m.def("parse_text", &py_parse_text, py::arg("path"),
         "Parse `user item item ...` lines -> (line_users int32, line_ends int64, items int32, max_user, max_item).");
-  m.def("build_csr", &py_build_csr, py::arg("line_users").noconvert(), py::arg("line_ends").noconvert(), py::arg("items").noconvert(),
-        py::arg("n_users"), "Merge lines into (indptr int64, items int32, duplicates): rows ascending, repeated items dropped.");
-  m.def("hold_out", &py_hold_out, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("fraction"), py::arg("seed"),
+  m.def("build_csr", &py_build_csr, py::arg("line_users").noconvert(), py::arg("line_ends").noconvert(),
+        py::arg("items").noconvert(), py::arg("n_users"),
+        "Merge lines into (indptr int64, items int32, duplicates): rows ascending, repeated items dropped.");
+  m.def("hold_out", &py_hold_out, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("fraction"),
+        py::arg("seed"),
         "Split every row -> (kept indptr, kept items, held indptr, held items); a row always keeps one item.");
-  m.def("count_common", &py_count_common, py::arg("indptr_a").noconvert(), py::arg("items_a").noconvert(), py::arg("indptr_b").noconvert(),
-        py::arg("items_b").noconvert(), "Number of pairs in both CSR matrices.");
+  m.def("count_common", &py_count_common, py::arg("indptr_a").noconvert(), py::arg("items_a").noconvert(),
+        py::arg("indptr_b").noconvert(), py::arg("items_b").noconvert(), "Number of pairs in both CSR matrices.");
   m.def("check_csr", &py_check_csr, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("n_items"),
         "Raise DataError unless the arrays are CSR with ascending unique items in [0, n_items).");
-  m.def("topk_rows", &py_topk_rows, py::arg("scores").noconvert(), py::arg("seen_indptr").noconvert(), py::arg("seen_items").noconvert(),
-        py::arg("k"), py::arg("threads") = 0,
-        "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal scores rank by\n"
+  m.def("topk_rows", &py_topk_rows, py::arg("scores").noconvert(), py::arg("seen_indptr").noconvert(),
+        py::arg("seen_items").noconvert(), py::arg("k"), py::arg("threads") = 0,
+        "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal "
+        "scores rank by\n"
         "lower item id, short rows are padded with -1 and -inf. Same result for any `threads`. ValueError on NaN.");
   m.def("philox", &py_philox, py::arg("seed"), py::arg("counter"), py::arg("counter2"), py::arg("stream"),
         "One Philox4x32-10 block -> four 32-bit words; a draw is a pure function of the arguments.");

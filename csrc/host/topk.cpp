@@ -19,7 +19,9 @@ struct Candidate {
   int32_t item;
 };
 
-bool better(const Candidate& a, const Candidate& b) { return a.score > b.score || (a.score == b.score && a.item < b.item); }
+bool better(const Candidate& a, const Candidate& b) {
+  return a.score > b.score || (a.score == b.score && a.item < b.item);
+}
 
 // True if a score of the block beats the threshold or is NaN: both fail `<=`.
 bool any_above(const float* scores, float threshold) {
