@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from recsparse import _native
+from recsparse import __version__, _native
 from recsparse.errors import BackendError
 
 _ISA_FLAGS = {
@@ -46,15 +46,15 @@ def collect() -> list[Check]:
     """Look at everything once; takes a second or two and changes nothing."""
     native, native_check = _native_library()
     return [
-        _versions("recsparse"),
+        Check("recsparse", "ok", __version__),
         Check("python", "ok", platform.python_version()),
         Check(
             "torch", "ok", f"{torch.__version__}, {f'CUDA {torch.version.cuda}' if torch.version.cuda else 'CPU build'}"
         ),
         _versions("numpy"),
         _tool("g++", ["g++", "-dumpfullversion"], r"(\S+)", "install g++ 9 or later to build the extension"),
-        _tool("nvcc", ["nvcc", "--version"], r"release (\S+),", "only needed to build the cuda backend"),
-        _versions("triton", "only needed by the triton backend: `pip install triton`"),
+        _tool("nvcc", ["nvcc", "--version"], r"release (\S+),", "needed only to build the cuda backend"),
+        _versions("triton", "needed only by the triton backend: `pip install triton`"),
         Check("processor", "ok", _processor()),
         _cpu_isa(native),
         Check(
@@ -75,7 +75,7 @@ def run_doctor() -> int:
     table = Table(box=None, pad_edge=False, show_header=False)
     marks = {"ok": "[green]ok[/]", "absent": "[yellow]absent[/]", "broken": "[red]broken[/]"}
     for check in checks:
-        text = check.value + (f"\n  fix: {check.fix}" if check.fix else "")
+        text = check.value + (f"\n  -> {check.fix}" if check.fix else "")
         table.add_row(marks[check.status], check.name, text.replace("[", r"\["))
     Console().print(table)
     return 1 if any(check.status == "broken" for check in checks) else 0
