@@ -47,7 +47,7 @@ def test_what_is_absent_says_why_and_what_to_do() -> None:
 @pytest.mark.usefixtures("fresh_loader")
 def test_missing_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(_native, "LIBRARY", tmp_path / "_C.so")
-    with pytest.raises(BackendError, match="^compiled extension missing: run `make build`$"):
+    with pytest.raises(BackendError, match=r"^compiled extension missing: run `make build`$"):
         _native.load()
     checks = by_name()
     assert checks["extension"].status == "broken"
