@@ -1,0 +1,118 @@
+"""From a budget in bytes, or a density, to the shape of a table.
+
+**budget** = stored bytes of the table, values and index together. **density** = kept weights / (rows x dim). Both are
+exact: a table planned here never holds a byte, or a weight, more than it was granted.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from recsparse import layout
+from recsparse.config import PolicyConfig
+from recsparse.errors import UserError
+
+VALUE_BYTES = 4
+SPARSE_KINDS = ("bits", "cols8")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """Shape of a table: index kind, columns, and the number of weights that its values tensor holds."""
+
+    kind: str
+    rows: int
+    dim: int
+    capacity: int
+
+    @property
+    def nbytes(self) -> int:
+        """Stored bytes when every weight of the capacity is kept."""
+        return layout.stored_nbytes(self.kind, self.rows, self.dim, self.capacity, VALUE_BYTES)
+
+
+def dense_nbytes(rows: int, dim: int) -> int:
+    """Bytes of the dense fp32 table, the 100 % of a relative budget."""
+    return rows * dim * VALUE_BYTES
+
+
+def parse_budget(text: str, rows: int, dim: int) -> int:
+    """Bytes granted by `20%` (of dense fp32), `1.2GB` (10^9), `800MiB` (2^20) or `123456B`; exact, rounded down.
+
+    Raises:
+        UserError: not such a text, or more than the dense table.
+    """
+    dense = dense_nbytes(rows, dim)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|[kmgt]?i?b)\s*", text, flags=re.IGNORECASE)
+    unit = match.group(2).lower().removesuffix("b") if match else ""
+    if match is None or (unit != "%" and unit not in _UNITS):
+        raise UserError(f"policy.budget is {text!r}; expected a share of dense fp32 as 20% or bytes as 1.2GB, 800MiB, 4096B")
+    amount = Fraction(match.group(1))
+    nbytes = math.floor(amount * dense / 100 if unit == "%" else amount * _UNITS[unit])
+    if nbytes > dense:
+        raise UserError(
+            f"policy.budget {text} is {nbytes} bytes, above the dense table ({rows} rows x {dim} x {VALUE_BYTES} bytes = "
+            f"{dense}); give at most 100%"
+        )
+    return nbytes
+
+
+def plan_dense(rows: int, dim: int) -> TablePlan:
+    return TablePlan("full", rows, dim, rows * dim)
+
+
+def plan_small_dense(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
+    """Narrower dense table: as many whole columns as the bytes pay for, or the same parameters as a density."""
+    if policy.density is not None:
+        columns = round(policy.density * dim)
+        granted = f"policy.density {policy.density}"
+    else:
+        text = _required_budget(policy)
+        columns = parse_budget(text, rows, dim) // (VALUE_BYTES * rows)
+        granted = f"policy.budget {text}"
+    if columns < 1:
+        raise UserError(f"{granted} affords less than one column of {rows} rows; the least is {_percent(Fraction(1, dim))}")
+    return TablePlan("full", rows, columns, rows * columns)
+
+
+def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
+    """Sparse table with the most weights that the budget pays for, or with exactly the weights of a density.
+
+    `kind: auto` takes the kind that affords the most weights under a budget, the fewest bytes under a density.
+
+    Raises:
+        UserError: less than one weight a row, or more than dense.
+    """
+    kinds = SPARSE_KINDS if policy.kind == "auto" else (policy.kind,)
+    if policy.density is not None:
+        capacity = round(policy.density * rows * dim)
+        plans = [TablePlan(kind, rows, dim, capacity) for kind in kinds]
+        plan = min(plans, key=lambda candidate: candidate.nbytes)
+        granted, least = f"policy.density {policy.density}", Fraction(1, dim)
+    else:
+        text = _required_budget(policy)
+        nbytes = parse_budget(text, rows, dim)
+        room = {kind: layout.capacity_for_nbytes(kind, rows, dim, nbytes, VALUE_BYTES) for kind in kinds}
+        kind = max(kinds, key=lambda candidate: room[candidate])
+        plan = TablePlan(kind, rows, dim, min(room[kind], rows * dim))
+        granted = f"policy.budget {text}"
+        one_a_row = min(layout.stored_nbytes(each, rows, dim, rows, VALUE_BYTES) for each in kinds)
+        least = Fraction(one_a_row, dense_nbytes(rows, dim))
+    if plan.capacity < rows:
+        raise UserError(f"{granted} affords less than one weight a row ({rows} rows); the least is {_percent(least)}")
+    return plan
+
+
+def _required_budget(policy: PolicyConfig) -> str:
+    if policy.budget is None:
+        raise UserError(f"policy {policy.name} needs a size: give policy.budget (for example 20%) or policy.density (0.2)")
+    return policy.budget
+
+
+def _percent(share: Fraction) -> str:
+    """Rounded up, so that the figure is one that works."""
+    return f"{math.ceil(share * 10_000) / 100:g}%"

@@ -1,0 +1,349 @@
+"""Configuration of a run: plain dataclasses, read from strict YAML and from flags that override it.
+
+Every key of the YAML file is a flag of the same name: `policy: {budget: 20%}` is `--policy.budget 20%`. A key or a flag
+that does not exist is an error that names the nearest one; nothing is ever ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+
+from recsparse.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """Which interactions, and which split selects the model.
+
+    Attributes:
+        path: folder with train.txt and test.txt (one line a user: `user item item ...`), or the name of a generated preset.
+        protocol: valid = select on held-out train items, touch test once; paper = select on test, as papers' code did.
+        valid_fraction: share of each user's train items held out under `valid` when the folder ships no valid.txt.
+        split_seed: seed of that held-out split; independent of train.seed.
+    """
+
+    path: str = ""
+    protocol: Literal["valid", "paper"] = "valid"
+    valid_fraction: float = 0.1
+    split_seed: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """Which recommender.
+
+    Attributes:
+        name: mf = matrix factorisation, score = user vector . item vector.
+        dim: columns of the table (1 to 256).
+        init_std: standard deviation of the initial weights.
+    """
+
+    name: Literal["mf"] = "mf"
+    dim: int = 64
+    init_std: float = 0.01
+
+
+@dataclass
+class DslConfig:
+    """Options of the policy `dsl`; an option left empty takes the value of the mode.
+
+    Attributes:
+        mode: faithful = as published; fresh = equal columns a row at first, growth scored on many fresh triples.
+        start: first mask: bernoulli = uniform at random, prefix = the first columns of every row.
+        every: time between two mask updates, as `3000 steps` or `0.5 epochs`.
+        ratio: share of the kept weights replaced by the first update (0 to 1).
+        ratio_min: the same for the last update; cosine between the two.
+        stop_at: share of training after which the mask is fixed (0 to 1).
+        grow: triples that score growth: last_batch = of the last mini-batch, fresh = drawn for the update.
+        grow_triples: number of triples drawn when grow is fresh.
+        max_candidates: bound of the candidate store, 12 bytes each; an update never replaces more weights than this.
+    """
+
+    mode: Literal["faithful", "fresh"] = "fresh"
+    start: Literal["bernoulli", "prefix"] | None = None
+    every: str | None = None
+    ratio: float | None = None
+    ratio_min: float | None = None
+    stop_at: float | None = None
+    grow: Literal["last_batch", "fresh"] | None = None
+    grow_triples: int | None = None
+    max_candidates: int = 4_000_000
+
+
+@dataclass
+class PolicyConfig:
+    """Which weights live.
+
+    Attributes:
+        name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training.
+        kind: index of a sparse table; auto = the one that affords the most weights.
+        budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`, `800MiB`).
+        density: kept weights as a share of rows x dim (0 to 1); the alternative to budget.
+        dsl: options of dsl.
+    """
+
+    name: str = "dsl"
+    kind: Literal["auto", "bits", "cols8"] = "auto"
+    budget: str | None = None
+    density: float | None = None
+    dsl: DslConfig = field(default_factory=DslConfig)
+
+
+@dataclass
+class OptimConfig:
+    """Adam on the touched rows, and the penalty of the loss.
+
+    Attributes:
+        lr: learning rate.
+        betas: decay of the first and second moments.
+        eps: added to the root of the second moment.
+        l2: penalty lambda / 2 (|user|^2 + |positive|^2 + |negative|^2), mean over the mini-batch.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    l2: float = 1e-3
+
+
+@dataclass
+class TrainConfig:
+    """How long, how often, how many.
+
+    Attributes:
+        epochs: epochs of |train| triples each.
+        batch_size: triples of a mini-batch.
+        sampler: users = uniform user, then one of their items; interactions = shuffled train pairs.
+        eval_every: epochs between two evaluations (a checkpoint follows each).
+        patience: evaluations without a better recall@20 before training stops; 0 = never stop early.
+        seed: seed of initial weights, masks and samples.
+        threads: CPU threads; 0 = as many as there are cores. Results do not depend on it.
+        check_invariants: verify after every chunk of steps that table and moments obey the budget (slow).
+    """
+
+    epochs: int = 60
+    batch_size: int = 2048
+    sampler: Literal["users", "interactions"] = "users"
+    eval_every: int = 5
+    patience: int = 5
+    seed: int = 0
+    threads: int = 0
+    check_invariants: bool = False
+
+
+@dataclass
+class RunConfig:
+    """Where results go: FOLDER/NAME/ with config.yaml, metrics.jsonl, report.md and checkpoint/.
+
+    Attributes:
+        folder: parent of the run folders.
+        name: name of the run; empty = data set, policy and a number.
+    """
+
+    folder: str = "runs"
+    name: str = ""
+
+
+@dataclass
+class Config:
+    """Everything a run depends on."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def build_parser(prog: str) -> jsonargparse.ArgumentParser:
+    """Parser whose flags are the keys of `Config`, plus `--config FILE`."""
+    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file; flags override what it says")
+    parser.add_class_arguments(Config, sub_configs=False)
+    return parser
+
+
+def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> tuple[Config, jsonargparse.Namespace]:
+    """Config from `argv`, and the whole namespace for flags that a command added to the parser.
+
+    Raises:
+        UserError: unknown key or flag (the nearest is named), wrong type, value out of range, unreadable file.
+    """
+    files, flags = _split_config_files(argv)
+    _check_flags(parser, flags)
+    for file in files:
+        check_yaml_keys(Path(file))
+    try:
+        namespace = parser.parse_args([f"--config={file}" for file in files] + flags)
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_one_line(str(error))) from None
+    config = from_dict(namespace.as_dict())
+    validate(config)
+    return config, namespace
+
+
+def from_dict(mapping: dict[str, Any]) -> Config:
+    """Inverse of `to_dict`; keys that are no field of `Config` are left out."""
+    return typing.cast(Config, _build(Config, mapping))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Nested plain values, ready for YAML and JSON."""
+    plain = dataclasses.asdict(config)
+    plain["optim"]["betas"] = list(config.optim.betas)
+    return plain
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def validate(config: Config) -> None:
+    """Checks of single values; what needs the data set is checked when the tables are planned."""
+    optim, train, policy, dsl = config.optim, config.train, config.policy, config.policy.dsl
+    require = [
+        ("data.valid_fraction", 0 < config.data.valid_fraction < 1, "between 0 and 1, both excluded"),
+        ("model.dim", 1 <= config.model.dim <= 256, "from 1 to 256"),
+        ("model.init_std", 0 < config.model.init_std < 100, "above 0 and below 100"),
+        ("optim.lr", 0 < optim.lr <= 10, "above 0, at most 10"),
+        ("optim.betas", all(0 <= beta < 1 for beta in optim.betas), "two numbers from 0 to below 1"),
+        ("optim.eps", 0 < optim.eps < 1, "above 0, below 1"),
+        ("optim.l2", 0 <= optim.l2 < 1e3, "0 or above"),
+        ("train.epochs", train.epochs >= 1, "1 or above"),
+        ("train.batch_size", 1 <= train.batch_size <= 1 << 24, "from 1 to 16777216"),
+        ("train.eval_every", train.eval_every >= 1, "1 or above"),
+        ("train.patience", train.patience >= 0, "0 or above"),
+        ("train.threads", 0 <= train.threads <= 4096, "from 0 to 4096"),
+        ("train.seed", 0 <= train.seed < 1 << 63, "from 0 to 2^63 - 1"),
+        ("data.split_seed", 0 <= config.data.split_seed < 1 << 63, "from 0 to 2^63 - 1"),
+        ("policy.density", policy.density is None or 0 < policy.density <= 1, "above 0, at most 1"),
+        ("policy.dsl.ratio", dsl.ratio is None or 0 <= dsl.ratio <= 1, "from 0 to 1"),
+        ("policy.dsl.ratio_min", dsl.ratio_min is None or 0 <= dsl.ratio_min <= 1, "from 0 to 1"),
+        ("policy.dsl.stop_at", dsl.stop_at is None or 0 <= dsl.stop_at <= 1, "from 0 to 1"),
+        ("policy.dsl.grow_triples", dsl.grow_triples is None or dsl.grow_triples >= 1, "1 or above"),
+        ("policy.dsl.max_candidates", dsl.max_candidates >= 1, "1 or above"),
+    ]
+    for key, holds, expected in require:
+        if not holds:
+            raise UserError(f"{key} is {_value(config, key)}; it must be {expected}")
+    if policy.budget is not None and policy.density is not None:
+        raise UserError("policy.budget and policy.density are both given; give one of them")
+    if Path(config.run.name).name != config.run.name:
+        raise UserError(f"run.name is {config.run.name!r}; it must be a plain folder name (use run.folder for the parent)")
+
+
+def check_yaml_keys(file: Path) -> None:
+    """Rejects a YAML file with an unknown or repeated key, naming file, line and the nearest key."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"config file {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"config file {file} is not UTF-8 text") from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{file}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML: {_one_line(str(error))}") from None
+    if root is None:
+        raise UserError(f"config file {file} is empty")
+    _check_node(file, root, Config, "")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean X?` where a known word is near, else where to find them all."""
+    tail = word.rsplit(".", 1)[-1]
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    match = match or [name for name in known if name.rsplit(".", 1)[-1] == tail][:1]
+    return f"; did you mean {match[0]}?" if match else "; `recsparse train --help` lists them all"
+
+
+def _check_node(file: Path, node: yaml.Node, cls: type, prefix: str) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        where = f"{file}:{node.start_mark.line + 1}"
+        raise UserError(f"{where}: expected `key: value` lines{f' under {prefix[:-1]}' if prefix else ''}")
+    types = typing.get_type_hints(cls)
+    seen: set[str] = set()
+    for key_node, value_node in node.value:
+        key = str(key_node.value)
+        where = f"{file}:{key_node.start_mark.line + 1}"
+        if key not in types:
+            hint = nearest(prefix + key, _leaf_keys(Config) if prefix else list(types) + _leaf_keys(Config))
+            raise UserError(f"{where}: unknown key {prefix + key}{hint}")
+        if key in seen:
+            raise UserError(f"{where}: key {prefix + key} is given twice")
+        seen.add(key)
+        if dataclasses.is_dataclass(types[key]):
+            _check_node(file, value_node, typing.cast(type, types[key]), f"{prefix}{key}.")
+
+
+def _leaf_keys(cls: type, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, kind in typing.get_type_hints(cls).items():
+        nested = dataclasses.is_dataclass(kind)
+        keys += _leaf_keys(typing.cast(type, kind), f"{prefix}{name}.") if nested else [prefix + name]
+    return keys
+
+
+def _build(cls: type, mapping: dict[str, Any]) -> Any:
+    types = typing.get_type_hints(cls)
+    values = {key: mapping[key] for key in types if key in mapping}
+    for key, kind in types.items():
+        if key in values and dataclasses.is_dataclass(kind):
+            values[key] = _build(typing.cast(type, kind), values[key])
+        elif isinstance(values.get(key), list):
+            values[key] = tuple(values[key])
+    return cls(**values)
+
+
+def _split_config_files(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Config files first, so that flags win wherever they stand on the line."""
+    files: list[str] = []
+    flags: list[str] = []
+    tokens = iter(argv)
+    for token in tokens:
+        if token == "--config":
+            value = next(tokens, None)
+            if value is None:
+                raise UserError("--config needs a file name")
+            files.append(value)
+        elif token.startswith("--config="):
+            files.append(token.removeprefix("--config="))
+        else:
+            flags.append(token)
+    return files, flags
+
+
+def _check_flags(parser: jsonargparse.ArgumentParser, flags: list[str]) -> None:
+    known = [option for action in parser._actions for option in action.option_strings]
+    for token in flags:
+        name = token.split("=", 1)[0]
+        if name.startswith("--") and name not in known:
+            leaves = [f"--{key}" for key in _leaf_keys(Config)]
+            extra = [option for option in known if option.startswith("--") and "." not in option]
+            raise UserError(f"unknown option {name}{nearest(name, leaves + extra)}")
+
+
+def _value(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _one_line(text: str) -> str:
+    text = text.replace("Parser key ", "").replace("<class ", "").replace("'>", "'").replace("typing.Literal", "one of ")
+    return " ".join(text.split())
+
+

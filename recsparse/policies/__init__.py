@@ -1,0 +1,30 @@
+"""Policies: which weights live, and when that changes. `REGISTRY` maps the name in a config to the class."""
+
+from __future__ import annotations
+
+from recsparse.config import Config
+from recsparse.errors import UserError
+from recsparse.policies.base import Context, Policy, Stage
+from recsparse.policies.dense import Dense, SmallDense
+from recsparse.policies.dsl import Dsl
+
+REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl)}
+
+
+def find(name: str) -> type[Policy]:
+    """Class of the policy `name`.
+
+    Raises:
+        UserError: no such policy.
+    """
+    if name not in REGISTRY:
+        raise UserError(f"policy.name is {name!r}; it must be one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def resolve(config: Config) -> Config:
+    """`config` with every option that the policy leaves open filled in."""
+    return find(config.policy.name).resolve(config)
+
+
+__all__ = ["REGISTRY", "Context", "Dense", "Dsl", "Policy", "SmallDense", "Stage", "find", "resolve"]

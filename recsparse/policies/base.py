@@ -1,0 +1,116 @@
+"""What a policy is to the trainer: a sequence of stages.
+
+The trainer knows stages only. A method that trains once is one stage; rounds of pruning, or a search followed by
+retraining, are several. Hooks of a stage may change its table between two mini-batches, and only there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from recsparse.config import Config
+from recsparse.models import MatrixFactorisation, Triples
+from recsparse.optim import LazyAdam
+from recsparse.table import PackedTable
+
+
+@dataclass(frozen=True)
+class Context:
+    """What policies may know of a run.
+
+    Attributes:
+        config: the run's configuration, resolved.
+        model: computes growth scores.
+        steps_per_epoch: mini-batches of an epoch.
+        draw_fresh: `draw_fresh(update, count)` gives `count` training triples that no mini-batch sees, the same for the
+            same `update` number.
+    """
+
+    config: Config
+    model: MatrixFactorisation
+    steps_per_epoch: int
+    draw_fresh: Callable[[int, int], Triples]
+
+    def optimizer(self, table: PackedTable) -> LazyAdam:
+        """The configured optimiser, with zero moments."""
+        options = self.config.optim
+        return LazyAdam(table, lr=options.lr, betas=options.betas, eps=options.eps)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.train.epochs * self.steps_per_epoch
+
+
+@dataclass
+class Stage:
+    """One training run inside a policy; subclasses override the hooks that they need.
+
+    Attributes:
+        name: shown in logs.
+        table: starting weights, with their mask.
+        optimizer: its state.
+        epochs: the most epochs to train.
+        patience: evaluations without a better metric before the stage ends; 0 = never.
+        artefact: name of the checkpoint that keeps the stage's best table; `best` is the one that is tested.
+    """
+
+    name: str
+    table: PackedTable
+    optimizer: LazyAdam
+    epochs: int
+    patience: int
+    artefact: str = "best"
+
+    def prune_due(self, step: int) -> int | None:
+        """Number of the first step after `step` that `prune` must follow; None: never again."""
+        return None
+
+    def prune(self, step: int, last_batch: Triples) -> None:
+        """Changes the mask after step `step` (counted from 1 in the stage), the one that trained on `last_batch`."""
+
+    def after_step(self, step: int) -> None:
+        """Called when steps up to `step` are done: after each chunk of steps, and always before `prune`."""
+
+    def after_epoch(self, epoch: int) -> dict[str, float]:
+        """Called after each epoch (from 1), before its evaluation; returns figures for its log line."""
+        return {}
+
+    def after_eval(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Called after each evaluation; True ends the stage."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values (JSON) that `load_state_dict` needs to go on from here; table and optimiser are kept apart."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+
+
+class Policy(ABC):
+    """Yields stages. An instance belongs to one run."""
+
+    name: ClassVar[str]
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @classmethod
+    def resolve(cls, config: Config) -> Config:
+        """`config` with this policy's open options filled in."""
+        return config
+
+    @abstractmethod
+    def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
+        """Stage `number` (from 0), or None when there are no more.
+
+        Args:
+            number: stages are asked for in order; a resumed run starts at the one that was interrupted.
+            previous: the table that stage `number - 1` left; None for the first.
+
+        Raises:
+            UserError: the configured size is impossible for this data set.
+        """

@@ -1,0 +1,40 @@
+"""Baselines that keep every weight of their table."""
+
+from __future__ import annotations
+
+from recsparse.budget import TablePlan, plan_dense, plan_small_dense
+from recsparse.policies.base import Policy, Stage
+from recsparse.table import PackedTable
+
+
+class Dense(Policy):
+    """The full table: the upper bound in bytes, and what budgets are a share of."""
+
+    name = "dense"
+
+    def plan(self) -> TablePlan:
+        return plan_dense(self.context.model.rows, self.context.config.model.dim)
+
+    def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
+        if number > 0:
+            return None
+        plan, config = self.plan(), self.context.config
+        table = PackedTable.init(
+            plan.rows,
+            plan.dim,
+            kind=plan.kind,
+            capacity=plan.capacity,
+            start="full",
+            seed=config.train.seed,
+            std=config.model.init_std,
+        )
+        return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
+
+
+class SmallDense(Dense):
+    """A narrower dense table of the same bytes: the baseline that any sparse method has to beat."""
+
+    name = "small_dense"
+
+    def plan(self) -> TablePlan:
+        return plan_small_dense(self.context.config.policy, self.context.model.rows, self.context.config.model.dim)
