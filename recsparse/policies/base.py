@@ -54,7 +54,8 @@ class Stage:
         optimizer: its state.
         epochs: the most epochs to train.
         patience: evaluations without a better metric before the stage ends; 0 = never.
-        artefact: name of the checkpoint that keeps the stage's best table; `best` is the one that is tested.
+        artefact: name of the checkpoint that keeps the stage's best table: `best` for the last stage, which is the one
+            that is tested, another name for each stage before it.
     """
 
     name: str

@@ -1,0 +1,418 @@
+"""The trainer: runs the stages of any policy over any model, and knows neither by name.
+
+An epoch is |train| triples, drawn by number, so that a chunk may be cut anywhere without changing what is drawn. Chunks
+of mini-batches go to the kernel in one call; they end at a mask update, at the end of an epoch, or after `CHUNK_STEPS`.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from recsparse import checkpoint, config as configuration, policies
+from recsparse.config import Config
+from recsparse.data import Dataset, Sampler
+from recsparse.errors import InvariantError, RecsparseError, UserError
+from recsparse.evaluate import evaluate
+from recsparse.models import MatrixFactorisation, Triples
+from recsparse.policies import Context, Stage
+from recsparse.runs import RunFolder, peak_rss_bytes, version
+from recsparse.table import PackedTable
+
+CHUNK_STEPS = 64
+TOP_K = 20
+SELECT_BY = f"recall@{TOP_K}"
+# Draws that no epoch reaches: an update's fresh triples are numbers from here on.
+FRESH_DRAWS = 1 << 62
+
+
+class Interrupted(RecsparseError):
+    """A signal stopped the run after it had saved a checkpoint."""
+
+    def __init__(self, signum: int, run: RunFolder) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; `recsparse train --resume {run.path}` goes on from here")
+        self.exit_code = 128 + signum
+
+
+class Progress:
+    """Where a stage is. All of it is in every checkpoint.
+
+    Attributes:
+        stage: number of the stage.
+        previous: artefact of the stage before it, empty for the first.
+        epoch: completed epochs.
+        done: triples drawn in the unfinished epoch.
+        step: completed mini-batches of the stage.
+        draws: triples drawn in all earlier epochs of the run, the sampler's position.
+        loss: sum of the losses of the unfinished epoch's mini-batches, `batches` of them.
+        trained: triples trained on in the unfinished epoch (a user without any negative item is skipped).
+        best, best_epoch, stale: best metric so far, its epoch, and evaluations since.
+        stopped: why the stage ended before its last epoch: `patience` or `policy`; empty if it did not.
+        wall: seconds of the run up to the checkpoint.
+        seconds: times of the unfinished epoch by activity.
+    """
+
+    def __init__(self, stage: int = 0, previous: str = "", draws: int = 0, wall: float = 0.0) -> None:
+        self.stage = stage
+        self.previous = previous
+        self.draws = draws
+        self.wall = wall
+        self.epoch = 0
+        self.step = 0
+        self.best = -math.inf
+        self.best_epoch = 0
+        self.stale = 0
+        self.stopped = ""
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        self.done = 0
+        self.loss = 0.0
+        self.batches = 0
+        self.trained = 0
+        self.seconds = {"sample": 0.0, "step": 0.0, "prune": 0.0, "eval": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        progress = cls()
+        vars(progress).update(state)
+        return progress
+
+    @contextmanager
+    def timed(self, activity: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[activity] += time.perf_counter() - start
+
+
+class Trainer:
+    """One run.
+
+    Args:
+        config: resolved by the policy (`policies.resolve`).
+        dataset: train, valid and test interactions.
+        run: where results go; not created before the tables are.
+        log: receives one line an epoch.
+        on_chunk: receives (stage, epoch, share of the epoch done) after each chunk.
+        baseline_rss: peak resident bytes before data and tables existed; peak memory is reported above it.
+
+    Raises:
+        UserError: a size that is impossible for this data set.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        run: RunFolder,
+        *,
+        log: Callable[[str], None] = print,
+        on_chunk: Callable[[str, int, float], None] = lambda stage, epoch, share: None,
+        baseline_rss: int = 0,
+    ) -> None:
+        if dataset.train.nnz == 0:
+            raise UserError(f"{dataset.name}: no train interactions to learn from")
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        self.config = config
+        self.dataset = dataset
+        self.run_folder = run
+        self.log = log
+        self.on_chunk = on_chunk
+        self.baseline_rss = baseline_rss
+        self.draws_per_epoch = dataset.train.nnz
+        self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler)
+        self.model = MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)
+        steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
+        context = Context(config, self.model, steps, self._draw_fresh)
+        self.policy = policies.find(config.policy.name)(context)
+        self.progress = Progress()
+        self.stage = self._stage(0, None)
+        self.select_on = "test" if config.data.protocol == "paper" else "valid"
+        self._signal = 0
+        self._started = 0.0
+
+    @property
+    def stamp(self) -> str:
+        """` TEST-SELECTED` where the model was chosen on the test split, as every output must say."""
+        return " TEST-SELECTED" if self.select_on == "test" else ""
+
+    def request_stop(self, signum: int, frame: FrameType | None = None) -> None:
+        """Ends the run after the current chunk, with a checkpoint; a second request interrupts at once."""
+        if self._signal:
+            raise KeyboardInterrupt
+        self._signal = signum
+
+    def resume(self) -> None:
+        """Continues from the run folder's last checkpoint; bit-equal to a run that was never interrupted.
+
+        Raises:
+            UserError: no or damaged checkpoint, other data, or nothing left to do.
+        """
+        saved = checkpoint.load(self.run_folder.checkpoint("last"))
+        state = saved.state
+        if state["data_hash"] != self.dataset.hash:
+            raise UserError(
+                f"{self.run_folder.path} was trained on data {state['data_hash'][:12]}, but data.path "
+                f"{self.config.data.path} holds {self.dataset.hash[:12]}; give the original files"
+            )
+        self.progress = progress = Progress.from_state(state["progress"])
+        if progress.stage > 0:
+            self.stage = self._stage(progress.stage, load_table(self.run_folder.checkpoint(progress.previous)))
+        if progress.stopped == "patience" and not self._out_of_patience():
+            progress.stopped = ""
+        finished = progress.stopped or progress.epoch >= self.stage.epochs
+        if finished and any(row["event"] == "final" for row in self.run_folder.rows()):
+            raise UserError(f"{self.run_folder.path} is finished; raise train.epochs (or train.patience) to train on")
+        self.stage.table.load_state_dict(saved.tensors["table"])
+        self.stage.optimizer.load_state_dict({**saved.tensors["optimizer"], **state["optimizer"]})
+        self.stage.load_state_dict(state["stage"])
+        check_invariants(self.stage)
+        self.run_folder.rewind(progress.stage, progress.epoch)
+
+    def train(self) -> dict[str, Any]:
+        """Runs all stages, tests the best model once, and returns the final row of metrics.jsonl.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM; a checkpoint is saved.
+            UserError: the loss is not finite; names the last good checkpoint.
+        """
+        if not self.run_folder.path.exists():
+            self.run_folder.create(self.config)
+        self._started = time.perf_counter() - self.progress.wall
+        with self._signals():
+            while True:
+                self._train_stage()
+                # The peak of training: what reloading the best table takes is not part of it.
+                peak = peak_rss_bytes()
+                table = load_table(self.run_folder.checkpoint(self.stage.artefact))
+                following = self.policy.stage(self.progress.stage + 1, table)
+                if following is None:
+                    return self._finish(table, peak)
+                self.progress = Progress(
+                    self.progress.stage + 1, self.stage.artefact, self.progress.draws, self.progress.wall
+                )
+                self.stage = following
+
+    def _train_stage(self) -> None:
+        progress, stage, train = self.progress, self.stage, self.config.train
+        while progress.epoch < stage.epochs and not progress.stopped:
+            self._train_epoch()
+            progress.epoch += 1
+            progress.draws += self.draws_per_epoch
+            row: dict[str, Any] = {"event": "epoch", "stage": progress.stage, "epoch": progress.epoch}
+            row["loss"] = progress.loss / max(1, progress.batches)
+            row |= stage.after_epoch(progress.epoch)
+            evaluated = progress.epoch % train.eval_every == 0 or progress.epoch == stage.epochs
+            if evaluated:
+                row |= self._evaluate()
+            self._write_epoch(row)
+            progress.start_epoch()
+            if evaluated:
+                self._save()
+
+    def _train_epoch(self) -> None:
+        progress, stage, batch = self.progress, self.stage, self.config.train.batch_size
+        while progress.done < self.draws_per_epoch:
+            due = stage.prune_due(progress.step)
+            steps = CHUNK_STEPS if due is None else min(CHUNK_STEPS, due - progress.step)
+            count = min(steps * batch, self.draws_per_epoch - progress.done)
+            with progress.timed("sample"):
+                triples = Triples(*self.sampler.draw(progress.draws + progress.done, count))
+            with progress.timed("step"):
+                losses = self.model.train_(stage.table, stage.optimizer, triples, batch)
+            self._check_finite(losses)
+            progress.done += count
+            progress.trained += len(triples)
+            progress.loss += float(losses.sum(dtype=torch.float64))
+            progress.batches += losses.numel()
+            progress.step += losses.numel()
+            stage.after_step(progress.step)
+            if progress.step == due:
+                with progress.timed("prune"):
+                    stage.prune(progress.step, triples.last((len(triples) - 1) % batch + 1))
+            if self.config.train.check_invariants:
+                check_invariants(stage)
+            self.on_chunk(stage.name, progress.epoch, progress.done / self.draws_per_epoch)
+            if self._signal:
+                self._save()
+                raise Interrupted(self._signal, self.run_folder)
+
+    def _check_finite(self, losses: torch.Tensor) -> None:
+        if torch.isfinite(losses).all():
+            return
+        first = int((~torch.isfinite(losses)).nonzero()[0])
+        progress, last = self.progress, self.run_folder.checkpoint("last")
+        good = f"the last good checkpoint is {last}" if checkpoint.exists(last) else "no checkpoint was saved yet"
+        raise UserError(
+            f"the loss is {float(losses[first])} at epoch {progress.epoch + 1}, step {progress.step + first + 1}, with "
+            f"optim.lr {self.config.optim.lr:g}: lower optim.lr; {good}"
+        )
+
+    def _evaluate(self) -> dict[str, Any]:
+        progress, stage = self.progress, self.stage
+        with progress.timed("eval"):
+            metrics = evaluate(stage.table, self.dataset, split=self.select_on, ks=(TOP_K,))
+        better = metrics.values[SELECT_BY] > progress.best
+        if better:
+            progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
+            self._save_best()
+        else:
+            progress.stale += 1
+        if stage.after_eval(progress.epoch, metrics.values):
+            progress.stopped = "policy"
+        elif self._out_of_patience():
+            progress.stopped = "patience"
+        return {f"{self.select_on}_{name}": value for name, value in metrics.values.items()}
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.stage.patience <= self.progress.stale
+
+    def _write_epoch(self, row: dict[str, Any]) -> None:
+        progress, stage = self.progress, self.stage
+        busy = progress.seconds["sample"] + progress.seconds["step"] + progress.seconds["prune"]
+        row["samples_per_second"] = progress.trained / busy if busy else 0.0
+        row["seconds"] = {name: round(value, 6) for name, value in progress.seconds.items()}
+        row["nnz"] = stage.table.nnz
+        row["bytes"] = nbytes(stage)
+        self.run_folder.append(row)
+        quality = row.get(f"{self.select_on}_{SELECT_BY}")
+        shown = "" if quality is None else f"  {self.select_on} {SELECT_BY} {quality:.4f}{self.stamp}"
+        times = " ".join(f"{name} {value:.2f}" for name, value in progress.seconds.items() if value >= 0.005)
+        speed = row["samples_per_second"] / 1e6
+        self.log(f"epoch {row['epoch']:>3}/{stage.epochs}  loss {row['loss']:.4f}  {speed:.2f} M/s  [{times}] s{shown}")
+
+    def _finish(self, table: PackedTable, peak: int) -> dict[str, Any]:
+        metrics = evaluate(table, self.dataset, split="test", ks=(TOP_K,))
+        row: dict[str, Any] = {
+            "event": "final",
+            "policy": self.config.policy.name,
+            "data": self.dataset.name,
+            "data_hash": self.dataset.hash,
+            "protocol": self.config.data.protocol,
+            "selected_on": self.select_on,
+            **({"stamp": "TEST-SELECTED"} if self.stamp else {}),
+            "seed": self.config.train.seed,
+            "best_epoch": self.progress.best_epoch,
+            "epochs": self.progress.epoch,
+            **{f"test_{name}": value for name, value in metrics.values.items()},
+            f"best_{self.select_on}_{SELECT_BY}": self.progress.best,
+            "test_users": metrics.users,
+            "test_users_dropped": metrics.dropped_users,
+            "kind": table.kind,
+            "dim": table.dim,
+            "rows": table.rows,
+            "nnz": table.nnz,
+            "density": table.density,
+            "bytes": nbytes(self.stage),
+            "peak_rss_bytes": peak,
+            "baseline_rss_bytes": self.baseline_rss,
+            "wall_seconds": time.perf_counter() - self._started,
+            "threads": torch.get_num_threads(),
+            "version": version(),
+            "config": configuration.to_dict(self.config),
+        }
+        self.run_folder.append(row)
+        quality = "  ".join(f"{name} {metrics.values[name]:.4f}" for name in (SELECT_BY, f"ndcg@{TOP_K}"))
+        self.log(f"test  {quality}{self.stamp}  (best epoch {self.progress.best_epoch}, {metrics.users} users)")
+        return row
+
+    def _save(self) -> None:
+        stage = self.stage
+        self.progress.wall = time.perf_counter() - self._started
+        moments = stage.optimizer.state_dict()
+        tensors = {
+            "table": stage.table.state_dict(),
+            "optimizer": {name: value for name, value in moments.items() if isinstance(value, torch.Tensor)},
+        }
+        state = {
+            "progress": self.progress.state_dict(),
+            "stage": stage.state_dict(),
+            "optimizer": {name: value for name, value in moments.items() if not isinstance(value, torch.Tensor)},
+            "shape": shape(stage.table),
+            "config": configuration.to_dict(self.config),
+            "data_hash": self.dataset.hash,
+        }
+        checkpoint.save(self.run_folder.checkpoint("last"), tensors, state)
+
+    def _save_best(self) -> None:
+        table = self.stage.table
+        state = {"shape": shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
+        checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": table.state_dict()}, state)
+
+    def _stage(self, number: int, previous: PackedTable | None) -> Stage:
+        stage = self.policy.stage(number, previous)
+        if stage is None:
+            raise InvariantError(f"policy {self.config.policy.name} has no stage {number}")
+        return stage
+
+    def _draw_fresh(self, update: int, count: int) -> Triples:
+        return Triples(*self.sampler.draw(FRESH_DRAWS + update * count, count))
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        watched = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(each, self.request_stop) for each in watched]
+        try:
+            yield
+        finally:
+            for each, handler in zip(watched, before, strict=True):
+                signal.signal(each, handler)
+
+
+def shape(table: PackedTable) -> dict[str, Any]:
+    """What `load_table` needs to rebuild the table around its tensors."""
+    return {"kind": table.kind, "rows": table.rows, "dim": table.dim, "capacity": table.capacity}
+
+
+def nbytes(stage: Stage) -> dict[str, int]:
+    """Exact bytes: values, index and optimiser state."""
+    stored = stage.table.nbytes()
+    return {"values": stored["values"], "index": stored["index"], "state": stage.optimizer.nbytes()}
+
+
+def load_table(folder: Path) -> PackedTable:
+    """The table in the checkpoint `folder`, verified.
+
+    Raises:
+        UserError: no or damaged checkpoint, NaN or infinity among the weights.
+    """
+    saved = checkpoint.load(folder)
+    form = saved.state["shape"]
+    start = "full" if form["kind"] == "full" else "prefix"
+    table = PackedTable.init(
+        form["rows"], form["dim"], kind=form["kind"], capacity=form["capacity"], start=start, seed=0
+    )
+    try:
+        table.load_state_dict(saved.tensors["table"])
+        table.check_invariants()
+    except InvariantError as error:
+        raise UserError(f"checkpoint {folder} is damaged: {error}") from None
+    if not bool(torch.isfinite(table.values).all()):
+        raise UserError(f"checkpoint {folder} holds a table with NaN or infinite weights; take an earlier checkpoint")
+    return table
+
+
+def check_invariants(stage: Stage) -> None:
+    """nnz within the capacity, a sound index, and no moment outside the kept region.
+
+    Raises:
+        InvariantError: says which one fails.
+    """
+    table, moments = stage.table, stage.optimizer.moments
+    table.check_invariants()
+    if table.nnz > table.capacity:
+        raise InvariantError(f"{table.nnz} weights are kept, the budget holds {table.capacity}")
+    if bool(moments[2 * table.nnz :].any()):
+        raise InvariantError(f"a moment is not zero beyond the {table.nnz} kept weights")
