@@ -6,6 +6,7 @@ that does not exist is an error that names the nearest one; nothing is ever igno
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import typing
@@ -164,16 +165,22 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def build_parser(prog: str) -> jsonargparse.ArgumentParser:
+class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the examples."""
+
+
+def build_parser(prog: str, examples: str = "") -> jsonargparse.ArgumentParser:
     """Parser whose flags are the keys of `Config`, plus `--config FILE`."""
-    parser = jsonargparse.ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False)
+    parser = jsonargparse.ArgumentParser(
+        prog=prog, epilog=examples, formatter_class=HelpFormatter, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file; flags override what it says")
     parser.add_class_arguments(Config, sub_configs=False)
     return parser
 
 
-def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> tuple[Config, jsonargparse.Namespace]:
-    """Config from `argv`, and the whole namespace for flags that a command added to the parser.
+def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> Config:
+    """Config from `argv`: defaults, then config files, then flags, wherever they stand on the line.
 
     Raises:
         UserError: unknown key or flag (the nearest is named), wrong type, value out of range, unreadable file.
@@ -188,7 +195,7 @@ def parse(parser: jsonargparse.ArgumentParser, argv: list[str]) -> tuple[Config,
         raise UserError(_one_line(str(error))) from None
     config = from_dict(namespace.as_dict())
     validate(config)
-    return config, namespace
+    return config
 
 
 def from_dict(mapping: dict[str, Any]) -> Config:
@@ -205,6 +212,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Values by their full key, as `optim.lr`."""
+    return {key: _value(config, key) for key in _leaf_keys(Config)}
 
 
 def validate(config: Config) -> None:
@@ -308,7 +320,6 @@ def _build(cls: type, mapping: dict[str, Any]) -> Any:
 
 
 def _split_config_files(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Config files first, so that flags win wherever they stand on the line."""
     files: list[str] = []
     flags: list[str] = []
     tokens = iter(argv)
