@@ -50,13 +50,15 @@ def parse_budget(text: str, rows: int, dim: int) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%|[kmgt]?i?b)\s*", text, flags=re.IGNORECASE)
     unit = match.group(2).lower().removesuffix("b") if match else ""
     if match is None or (unit != "%" and unit not in _UNITS):
-        raise UserError(f"policy.budget is {text!r}; expected a share of dense fp32 as 20% or bytes as 1.2GB, 800MiB, 4096B")
+        raise UserError(
+            f"policy.budget is {text!r}; expected a share of dense fp32 as 20% or bytes as 1.2GB, 800MiB, 4096B"
+        )
     amount = Fraction(match.group(1))
     nbytes = math.floor(amount * dense / 100 if unit == "%" else amount * _UNITS[unit])
     if nbytes > dense:
         raise UserError(
-            f"policy.budget {text} is {nbytes} bytes, above the dense table ({rows} rows x {dim} x {VALUE_BYTES} bytes = "
-            f"{dense}); give at most 100%"
+            f"policy.budget {text} is {nbytes} bytes, above the dense table "
+            f"({rows} rows x {dim} x {VALUE_BYTES} bytes = {dense}); give at most 100%"
         )
     return nbytes
 
@@ -75,7 +77,9 @@ def plan_small_dense(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
         columns = parse_budget(text, rows, dim) // (VALUE_BYTES * rows)
         granted = f"policy.budget {text}"
     if columns < 1:
-        raise UserError(f"{granted} affords less than one column of {rows} rows; the least is {_percent(Fraction(1, dim))}")
+        raise UserError(
+            f"{granted} affords less than one column of {rows} rows; the least is {_percent(Fraction(1, dim))}"
+        )
     return TablePlan("full", rows, columns, rows * columns)
 
 
@@ -109,7 +113,9 @@ def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
 
 def _required_budget(policy: PolicyConfig) -> str:
     if policy.budget is None:
-        raise UserError(f"policy {policy.name} needs a size: give policy.budget (for example 20%) or policy.density (0.2)")
+        raise UserError(
+            f"policy {policy.name} needs a size: give policy.budget (for example 20%) or policy.density (0.2)"
+        )
     return policy.budget
 
 

@@ -56,7 +56,9 @@ def save(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, A
         for group, members in tensors.items():
             safetensors.torch.save_file(members, partial / f"{group}.safetensors")
             _sync(partial / f"{group}.safetensors")
-        digests = {group: {name: _digest(value) for name, value in members.items()} for group, members in tensors.items()}
+        digests = {
+            group: {name: _digest(value) for name, value in members.items()} for group, members in tensors.items()
+        }
         text = json.dumps({"format": FORMAT, "sha256": digests, "state": state}, indent=1, allow_nan=True)
         _write_synced(partial / _STATE, text)
         _write_synced(partial / _MARKER, hashlib.sha256(text.encode()).hexdigest())
@@ -88,7 +90,9 @@ def load(folder: Path) -> Checkpoint:
         except (OSError, SafetensorError) as error:
             raise UserError(f"checkpoint file {file} is damaged: {' '.join(str(error).split())}") from None
         if set(members) != set(digests):
-            raise UserError(f"checkpoint file {file} is damaged: it holds {sorted(members)}, expected {sorted(digests)}")
+            raise UserError(
+                f"checkpoint file {file} is damaged: it holds {sorted(members)}, expected {sorted(digests)}"
+            )
         for name, value in members.items():
             if _digest(value) != digests[name]:
                 raise UserError(f"checkpoint file {file} is damaged: sha256 of tensor {name} differs from {_STATE}")

@@ -32,6 +32,7 @@ examples:
   recsparse eval --run runs/NAME
 """
 
+
 class Command(NamedTuple):
     help: str
     run: Callable[[list[str]], int]
@@ -78,7 +79,9 @@ class Parser(argparse.ArgumentParser):
 def _demo(argv: list[str]) -> int:
     from recsparse.demo import run_demo
 
-    parser = Parser(prog="recsparse demo", description="Dense, small dense and sparse (DSL) training at two byte budgets.")
+    parser = Parser(
+        prog="recsparse demo", description="Dense, small dense and sparse (DSL) training at two byte budgets."
+    )
     parser.add_argument("--folder", default="runs/demo", help="where results go; an earlier demo there is replaced")
     parser.add_argument("--preset", default="demo", help="generated data set (default: demo)")
     parser.add_argument("--epochs", type=int, default=None, help="epochs of each run (default: what fits two minutes)")
@@ -98,7 +101,9 @@ def _eval(argv: list[str]) -> int:
     parser = Parser(prog="recsparse eval", description="Full-ranking metrics of the best model of a run.")
     parser.add_argument("--run", required=True, metavar="RUN", help="run folder, for example runs/NAME")
     parser.add_argument("--split", choices=["test", "valid"], default="test", help="items to find (default: test)")
-    parser.add_argument("--topk", type=int, nargs="+", default=[20], metavar="K", help="lengths of the ranking (default: 20)")
+    parser.add_argument(
+        "--topk", type=int, nargs="+", default=[20], metavar="K", help="lengths of the ranking (default: 20)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     options = parser.parse_args(argv)
     return evaluate_run(options.run, options.split, options.topk, options.json)
@@ -131,7 +136,9 @@ def _data(argv: list[str]) -> int:
 def _doctor(argv: list[str]) -> int:
     from recsparse.doctor import run_doctor
 
-    Parser(prog="recsparse doctor", description="What this machine offers: versions, backends, and why not.").parse_args(argv)
+    Parser(
+        prog="recsparse doctor", description="What this machine offers: versions, backends, and why not."
+    ).parse_args(argv)
     return run_doctor()
 
 

@@ -50,7 +50,9 @@ def train(argv: list[str]) -> int:
             dataset,
             run,
             log=lambda line: bar.console.print(line, highlight=False, markup=False, soft_wrap=True),
-            on_chunk=lambda stage, epoch, share: bar.update(task, completed=share, description=f"{stage}, epoch {epoch + 1}"),
+            on_chunk=lambda stage, epoch, share: bar.update(
+                task, completed=share, description=f"{stage}, epoch {epoch + 1}"
+            ),
             baseline_rss=baseline,
         )
         if resumed is not None:
@@ -58,7 +60,7 @@ def train(argv: list[str]) -> int:
         final = trainer.train()
     result = report.Result.read(run)
     written = report.write_report(run.path, f"{final['policy']} on {final['data']}", [result])
-    report.print_table([result], Console(highlight=False))
+    report.print_table([result])
     print(f"report: {written}")
     return 0
 
@@ -75,8 +77,8 @@ def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int
     dataset = open_dataset(config.data)
     if table.rows != dataset.n_users + dataset.n_items:
         raise UserError(
-            f"{run_path} has a table of {table.rows} rows, its data.path {config.data.path} now holds {dataset.n_users} users "
-            f"and {dataset.n_items} items; restore the original files"
+            f"{run_path} has a table of {table.rows} rows, its data.path {config.data.path} now holds "
+            f"{dataset.n_users} users and {dataset.n_items} items; restore the original files"
         )
     metrics = evaluate(table, dataset, split=split, ks=ks)
     stamp = {"stamp": "TEST-SELECTED"} if config.data.protocol == "paper" else {}
@@ -85,7 +87,12 @@ def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int
     if as_json:
         print(json.dumps(row))
     else:
-        print("\n".join(f"{name:<14}{value:.5f}" if isinstance(value, float) else f"{name:<14}{value}" for name, value in row.items()))
+        print(
+            "\n".join(
+                f"{name:<14}{value:.5f}" if isinstance(value, float) else f"{name:<14}{value}"
+                for name, value in row.items()
+            )
+        )
     return 0
 
 

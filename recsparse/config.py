@@ -25,7 +25,8 @@ class DataConfig:
     """Which interactions, and which split selects the model.
 
     Attributes:
-        path: folder with train.txt and test.txt (one line a user: `user item item ...`), or the name of a generated preset.
+        path: folder with train.txt and test.txt (one line a user: `user item item ...`), or the name of a generated
+            preset.
         protocol: valid = select on held-out train items, touch test once; paper = select on test, as papers' code did.
         valid_fraction: share of each user's train items held out under `valid` when the folder ships no valid.txt.
         split_seed: seed of that held-out split; independent of train.seed.
@@ -64,7 +65,7 @@ class DslConfig:
         ratio_min: the same for the last update; cosine between the two.
         stop_at: share of training after which the mask is fixed (0 to 1).
         grow: triples that score growth: last_batch = of the last mini-batch, fresh = drawn for the update.
-        grow_triples: number of triples drawn when grow is fresh.
+        grow_triples: number of triples drawn when grow is fresh, at most those of an epoch.
         max_candidates: bound of the candidate store, 12 bytes each; an update never replaces more weights than this.
     """
 
@@ -86,7 +87,8 @@ class PolicyConfig:
     Attributes:
         name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training.
         kind: index of a sparse table; auto = the one that affords the most weights.
-        budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`, `800MiB`).
+        budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`,
+            `800MiB`).
         density: kept weights as a share of rows x dim (0 to 1); the alternative to budget.
         dsl: options of dsl.
     """
@@ -172,7 +174,12 @@ class HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHe
 def build_parser(prog: str, examples: str = "") -> jsonargparse.ArgumentParser:
     """Parser whose flags are the keys of `Config`, plus `--config FILE`."""
     parser = jsonargparse.ArgumentParser(
-        prog=prog, epilog=examples, formatter_class=HelpFormatter, exit_on_error=False, allow_abbrev=False
+        prog=prog,
+        usage=f"{prog} [--config FILE] [--KEY VALUE ...]",
+        epilog=examples,
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="YAML file; flags override what it says")
     parser.add_class_arguments(Config, sub_configs=False)
@@ -250,7 +257,9 @@ def validate(config: Config) -> None:
     if policy.budget is not None and policy.density is not None:
         raise UserError("policy.budget and policy.density are both given; give one of them")
     if Path(config.run.name).name != config.run.name:
-        raise UserError(f"run.name is {config.run.name!r}; it must be a plain folder name (use run.folder for the parent)")
+        raise UserError(
+            f"run.name is {config.run.name!r}; it must be a plain folder name (use run.folder for the parent)"
+        )
 
 
 def check_yaml_keys(file: Path) -> None:
@@ -354,7 +363,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _one_line(text: str) -> str:
-    text = text.replace("Parser key ", "").replace("<class ", "").replace("'>", "'").replace("typing.Literal", "one of ")
+    text = (
+        text.replace("Parser key ", "").replace("<class ", "").replace("'>", "'").replace("typing.Literal", "one of ")
+    )
     return " ".join(text.split())
-
-

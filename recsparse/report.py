@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from recsparse.runs import RunFolder
 MIB = 1 << 20
 
 FOOTNOTE = (
-    "table: stored bytes, values and index, and their share of the dense fp32 table. state: table plus optimiser moments, "
-    "exact. peak: largest resident memory of the training process above what it held after imports, so data set, "
-    "evaluation and kernel buffers are in it. epoch: median seconds to sample, step and update the mask."
+    "table: stored bytes, values and index, and their share of the dense fp32 table. state: table plus optimiser "
+    "moments, exact. peak: largest resident memory of the training process above what it held after imports, so data "
+    "set, evaluation and kernel buffers are in it. epoch: median seconds to sample, step and update the mask."
 )
 
 
@@ -98,8 +99,9 @@ def stamp(results: Sequence[Result]) -> str:
     return "Models were chosen on held-out validation items; test was touched once."
 
 
-def print_table(results: Sequence[Result], console: Console) -> None:
-    """The results as a table on a terminal."""
+def print_table(results: Sequence[Result]) -> None:
+    """The results as a table on standard output."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     table = Table(*HEADINGS)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -127,8 +129,8 @@ def write_report(folder: Path, title: str, results: Sequence[Result]) -> Path:
         stamp(results),
         picture if plotted else "No plot: matplotlib is not installed (`pip install 'recsparse[plot]'`).",
         f"Data: {first['data']}, sha256 `{first['data_hash']}`; {first['test_users']} test users "
-        f"({first['test_users_dropped']} without test items are left out). Seed {first['seed']}, {first['threads']} threads, "
-        f"recsparse {first['version']}.",
+        f"({first['test_users_dropped']} without test items are left out). Seed {first['seed']}, "
+        f"{first['threads']} threads, recsparse {first['version']}.",
     ]
     file = folder / "report.md"
     try:

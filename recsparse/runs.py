@@ -34,7 +34,9 @@ class RunFolder:
         if config.run.name:
             run = cls(parent / config.run.name)
             if run.path.exists():
-                raise UserError(f"{run.path} exists; take another run.name, or go on with `recsparse train --resume {run.path}`")
+                raise UserError(
+                    f"{run.path} exists; take another run.name, or go on with `recsparse train --resume {run.path}`"
+                )
             return run
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{data_name}-{config.policy.name}")
         number = 1
@@ -75,7 +77,9 @@ class RunFolder:
 
     def rewind(self, stage: int, epoch: int) -> None:
         """Drops lines after `epoch` of `stage`, which a resumed run is about to write again."""
-        kept = [row for row in self.rows() if row["event"] == "epoch" and (row["stage"], row["epoch"]) <= (stage, epoch)]
+        kept = [
+            row for row in self.rows() if row["event"] == "epoch" and (row["stage"], row["epoch"]) <= (stage, epoch)
+        ]
         staged = self.metrics_file.with_suffix(".partial")
         staged.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         os.replace(staged, self.metrics_file)

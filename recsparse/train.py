@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from recsparse import checkpoint, config as configuration, policies
+from recsparse import checkpoint, policies
+from recsparse import config as configuration
 from recsparse.config import Config
 from recsparse.data import Dataset, Sampler
 from recsparse.errors import InvariantError, RecsparseError, UserError
@@ -38,7 +39,9 @@ class Interrupted(RecsparseError):
     """A signal stopped the run after it had saved a checkpoint."""
 
     def __init__(self, signum: int, run: RunFolder) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; `recsparse train --resume {run.path}` goes on from here")
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}; `recsparse train --resume {run.path}` goes on from here"
+        )
         self.exit_code = 128 + signum
 
 
@@ -135,7 +138,7 @@ class Trainer:
         self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler)
         self.model = MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
-        context = Context(config, self.model, steps, self._draw_fresh)
+        context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh)
         self.policy = policies.find(config.policy.name)(context)
         self.progress = Progress()
         self.stage = self._stage(0, None)

@@ -47,9 +47,7 @@ class MatrixFactorisation:
 
     def train_(self, table: PackedTable, optimizer: LazyAdam, triples: Triples, batch_size: int) -> Tensor:
         """Consecutive mini-batch steps on `triples`; returns the mean loss of each, float32 [n_batches]."""
-        return ops.bpr_step_(
-            table, optimizer, *triples, item_offset=self.n_users, batch_size=batch_size, l2=self.l2
-        )
+        return ops.bpr_step_(table, optimizer, *triples, item_offset=self.n_users, batch_size=batch_size, l2=self.l2)
 
     def grow_scores(self, table: PackedTable, triples: Triples, limit: int) -> tuple[Tensor, Tensor]:
         """|dL/dw| of slots that are not kept: (keys int64 ascending, scores float32), at most `limit`, the largest."""

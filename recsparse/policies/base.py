@@ -25,6 +25,7 @@ class Context:
         config: the run's configuration, resolved.
         model: computes growth scores.
         steps_per_epoch: mini-batches of an epoch.
+        triples_per_epoch: triples of an epoch, |train|.
         draw_fresh: `draw_fresh(update, count)` gives `count` training triples that no mini-batch sees, the same for the
             same `update` number.
     """
@@ -32,6 +33,7 @@ class Context:
     config: Config
     model: MatrixFactorisation
     steps_per_epoch: int
+    triples_per_epoch: int
     draw_fresh: Callable[[int, int], Triples]
 
     def optimizer(self, table: PackedTable) -> LazyAdam:

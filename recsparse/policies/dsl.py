@@ -121,7 +121,8 @@ class DslStage(Stage):
         room = self.table.capacity - self.table.nnz
         triples = last_batch
         if self.options.grow == "fresh":
-            triples = self.context.draw_fresh(step // self.schedule.every, int(self.options.grow_triples or 1))
+            count = min(int(self.options.grow_triples or 1), self.context.triples_per_epoch)
+            triples = self.context.draw_fresh(step // self.schedule.every, count)
         keys, scores = self.context.model.grow_scores(self.table, triples, limit=wanted + room)
         dropped, grown = ops.prune_regrow_(
             self.table, self.optimizer.moments, keys, scores, drop=wanted, grow=wanted + room
