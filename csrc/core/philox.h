@@ -23,7 +23,9 @@ struct Philox4 {
   uint32_t w[4];
 };
 
-RS_INLINE uint32_t mul_hi32(uint32_t a, uint32_t b) { return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32); }
+RS_INLINE uint32_t mul_hi32(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+}
 
 RS_INLINE Philox4 philox(uint64_t seed, uint64_t counter, uint32_t counter2, uint32_t stream) {
   uint32_t c0 = static_cast<uint32_t>(counter), c1 = static_cast<uint32_t>(counter >> 32), c2 = counter2, c3 = stream;
