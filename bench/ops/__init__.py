@@ -1,0 +1,1 @@
+"""One module per benchmarked op: cases, shared inputs, and what a right answer is."""

@@ -1,0 +1,65 @@
+"""Rows by id to dense: ``ops.lookup`` against gathers of the dense table."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from recsparse.table import PackedTable
+
+from .. import inputs, memory
+from ..registry import Case, Trial, register_op
+
+
+class LookupProblem:
+    """One table, dense and packed, and id sets. The dense tensor is exactly what the packed table holds."""
+
+    def __init__(self, case: Case, providers: int) -> None:
+        self.case = case
+        self.dense = inputs.masked_dense(case)
+        self.n_sets = inputs.count_sets(case, providers, case.batch * 8, case.batch * case.dim * 4)
+        source = inputs.generator(2)
+        self.ids = [inputs.draw_ids(case.batch, case.rows, case.ids, source) for _ in range(self.n_sets)]
+        self.out = memory.empty(case.batch, case.dim).fill_(0)
+
+    @cached_property
+    def table(self) -> PackedTable:
+        return inputs.pack_table(self.dense, self.case)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """bool [rows, dim], for the providers that multiply by a mask."""
+        mask = memory.empty(*self.dense.shape, dtype=torch.bool)
+        return torch.ne(self.dense, 0, out=mask)
+
+    @property
+    def result_bytes(self) -> int:
+        """Bytes of ids read and of the dense result written by a call."""
+        return self.case.batch * (8 + self.case.dim * 4)
+
+
+class Lookup:
+    name = "lookup"
+    unit = "rows"
+    shown = ("rows", "dim", "density", "kind", "batch", "ids", "cold")
+
+    def cases(self, quick: bool) -> list[Case]:
+        if quick:
+            return [Case(rows=2000, dim=64, density=0.1, batch=300)]
+        return [Case(rows=8_000_000, dim=64, density=0.1, batch=batch) for batch in (16_384, 1_000_000)]
+
+    def problem(self, case: Case, providers: int) -> LookupProblem:
+        return LookupProblem(case, providers)
+
+    def check(self, problem: LookupProblem, trial: Trial) -> str | None:
+        for number in (0, problem.n_sets - 1):
+            expected = problem.dense.index_select(0, problem.ids[number])
+            wrong = inputs.differs([trial.answer(number)], [expected])
+            if wrong is not None:
+                return wrong
+        return None
+
+
+register_op(Lookup())

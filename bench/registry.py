@@ -1,0 +1,194 @@
+"""What a benchmark is made of: cases, traffic models, trials, providers and ops, and the table that holds them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from recsparse.errors import UserError
+
+OURS = "recsparse"
+OP_NAMES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
+_OP_MODULES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack")
+_PROVIDER_MODULES = (
+    "ours",
+    "torch_lookup",
+    "torch_bpr",
+    "torch_mask",
+    "fbgemm",
+    "numba_csr",
+    "numpy_select",
+    "numpy_sample",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One point of measurement. A field that an op does not use keeps its default and is not shown."""
+
+    rows: int = 0
+    dim: int = 1
+    density: float = 1.0
+    batch: int = 0
+    ids: str = "uniform"
+    dtype: str = "float32"
+    cold: bool = True
+    kind: str = "bits"
+
+    @property
+    def slots(self) -> int:
+        return self.rows * self.dim
+
+    @property
+    def kept(self) -> int:
+        """Number of kept weights the density asks for; a drawn table may differ by sampling noise."""
+        return round(self.slots * self.density)
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that one call has to move between the cores and memory, in the write-up of the provider.
+
+    ``gather`` counts bytes of random lines, each ``line`` bytes long, in arrays of ``table`` bytes; ``stream`` counts
+    bytes read or written in order.
+    """
+
+    gather: int = 0
+    line: int = 64
+    table: int = 0
+    stream: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.gather + self.stream
+
+
+@dataclass
+class Trial:
+    """A provider made ready for one case.
+
+    ``run(i)`` is timed and uses input set ``i``; ``before(i)`` runs before it, untimed (for ops that change their
+    input). ``answer(i)`` gives the result for input set ``i`` in the form the op's ``check`` compares; it is never
+    timed. ``units`` is the work of one call in the op's unit, and ``steps`` divides the reported times, for providers
+    that do several steps in one call.
+    """
+
+    run: Callable[[int], Any]
+    answer: Callable[[int], Any]
+    traffic: Traffic
+    held_bytes: int
+    units: int
+    steps: int = 1
+    before: Callable[[int], Any] | None = None
+    backend: str = "cpu"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Provider:
+    op: str
+    name: str
+    prepare: Callable[[Any], Trial]
+    available: Callable[[], str | None]
+    """Reason why the provider cannot run here, or None."""
+
+
+class Problem(Protocol):
+    """Inputs of one case, shared by all providers."""
+
+    case: Case
+    n_sets: int
+
+
+class Op(Protocol):
+    """One benchmarked op; an object per op lives in ``bench/ops``."""
+
+    name: str
+    unit: str
+    shown: tuple[str, ...]
+    """Fields of the case that matter to the op."""
+
+    def cases(self, quick: bool) -> list[Case]: ...
+
+    def problem(self, case: Case, providers: int) -> Problem: ...
+
+    def check(self, problem: Any, trial: Trial) -> str | None:
+        """None if the provider's answer is right, else what is wrong with it."""
+
+
+_ops: dict[str, Op] = {}
+_providers: dict[str, dict[str, Provider]] = {}
+
+
+def register_op(op: Op) -> None:
+    _ops[op.name] = op
+
+
+def always() -> str | None:
+    return None
+
+
+def needs(module: str) -> Callable[[], str | None]:
+    """An ``available`` function for providers that need an optional package."""
+
+    def reason() -> str | None:
+        try:
+            importlib.import_module(module)
+        except (ImportError, OSError) as error:
+            return f"{module} cannot be imported ({str(error).splitlines()[0]}); `make bench-peers` installs the peers"
+        return None
+
+    return reason
+
+
+def provider(
+    op: str, name: str, available: Callable[[], str | None] = always
+) -> Callable[[Callable[[Any], Trial]], Callable[[Any], Trial]]:
+    """Register ``prepare(problem) -> Trial`` as provider ``name`` of ``op``."""
+
+    def register(prepare: Callable[[Any], Trial]) -> Callable[[Any], Trial]:
+        _providers.setdefault(op, {})[name] = Provider(op, name, prepare, available)
+        return prepare
+
+    return register
+
+
+def load() -> None:
+    """Import every op and provider module, which registers them."""
+    for name in _OP_MODULES:
+        importlib.import_module(f"{__package__}.ops.{name}")
+    for name in _PROVIDER_MODULES:
+        importlib.import_module(f"{__package__}.providers.{name}")
+
+
+def get_op(name: str) -> Op:
+    load()
+    if name not in _ops:
+        raise UserError(f"--op: unknown op {name!r}; choose from {', '.join(OP_NAMES)}")
+    return _ops[name]
+
+
+def providers_of(op: str, names: Sequence[str] | None = None) -> list[Provider]:
+    """Providers of an op, ours first; with ``names`` only those. Raises UserError for a name that the op does not know."""
+    load()
+    known = _providers.get(op, {})
+    for name in names or ():
+        if not any(name in table for table in _providers.values()):
+            raise UserError(f"--provider: unknown provider {name!r} for op {op}; choose from {', '.join(known)}")
+    chosen = [p for p in known.values() if names is None or p.name in names]
+    return sorted(chosen, key=lambda p: not is_ours(p.name))
+
+
+def is_ours(name: str) -> bool:
+    return name == OURS or name.startswith(OURS + "[")
+
+
+def override(cases: Sequence[Case], **fields: Any) -> list[Case]:
+    """Cases with the given fields replaced (None leaves a field alone), without duplicates, in order."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    return list(dict.fromkeys(replace(case, **given) for case in cases))
