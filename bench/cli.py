@@ -11,7 +11,7 @@ from recsparse.errors import UserError
 
 from . import machine, report
 from .inputs import parse_ids
-from .registry import OP_NAMES, Case, get_op, override, providers_of
+from .registry import OP_NAMES, Case, get_op, is_ours, override, providers_of
 from .run import Options, run_op
 
 KINDS = ("bits", "cols8", "full", "prefix")
@@ -63,7 +63,7 @@ def _parser() -> _Parser:
         description="Times the ops against their peers, interleaved in one run. Without case flags the default cases "
         "are run; a flag replaces that field in each of them. Wrong answers get no time.",
     )
-    run.add_argument("--op", required=True, metavar="NAME[,NAME]", help=", ".join(OP_NAMES))
+    run.add_argument("--op", default=",".join(OP_NAMES), metavar="NAME[,NAME]", help="default: %(default)s")
     run.add_argument("--provider", metavar="P[,P]", help="only these (default: all that are installed)")
     run.add_argument("--rows", type=_count, help="rows of the table, or number of values for select")
     run.add_argument("--dim", type=_count, help="columns, at most 256")
@@ -91,7 +91,7 @@ def _parser() -> _Parser:
 
 
 def main(argv: list[str]) -> int:
-    """Entry of ``recsparse bench``: 0, or 1 if a provider of ours gave a wrong answer. Raises UserError on bad flags."""
+    """Entry of ``recsparse bench``: 0, or 1 if an answer of ours was wrong. Raises UserError on bad flags."""
     args = _parser().parse_args(argv)
     if args.command == "run":
         return _run(args)
@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
         rows += done
     if args.json is not None:
         report.write(rows, args.json)
-    return 1 if any(row["correct"] is False and row["provider"].startswith("recsparse") for row in rows) else 0
+    return 1 if any(row["correct"] is False and is_ours(row["provider"]) for row in rows) else 0
 
 
 def _report(path: Path, plot: Path | None) -> int:

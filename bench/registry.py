@@ -174,7 +174,7 @@ def get_op(name: str) -> Op:
 
 
 def providers_of(op: str, names: Sequence[str] | None = None) -> list[Provider]:
-    """Providers of an op, ours first; with ``names`` only those. Raises UserError for a name that the op does not know."""
+    """Providers of an op, ours first; with ``names`` only those. Raises UserError for an unknown name."""
     load()
     known = _providers.get(op, {})
     for name in names or ():

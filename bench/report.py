@@ -1,4 +1,4 @@
-"""Result files as text: the table of a run with ours against the best peer, a bar plot, and a comparison of two runs."""
+"""Result files as text: the table of a run, ours against the best peer, a bar plot, and a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def read(path: Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give a file that `bench run --json` wrote") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); give a file that `bench run --json` wrote"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON; give a file that `bench run --json` wrote") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= _NEEDED for row in rows):
@@ -35,7 +37,9 @@ def write(rows: Sequence[Row], path: Path) -> None:
         fresh.write_text(json.dumps(rows, indent=1) + "\n")
         fresh.replace(path)
     except OSError as error:
-        raise UserError(f"--json {path}: cannot be written ({error.strerror}); give a path in a folder that exists") from error
+        raise UserError(
+            f"--json {path}: cannot be written ({error.strerror}); give a path in a folder that exists"
+        ) from error
 
 
 def _key(row: Row) -> tuple[str, str, int]:
@@ -51,7 +55,7 @@ def by_case(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def speedup(rows: Sequence[Row]) -> tuple[float, str] | None:
-    """Work per second of ``recsparse`` over that of the fastest peer, and the peer's name; None if either is missing."""
+    """Work per second of ``recsparse`` over that of the fastest peer, and its name; None if either is missing."""
     timed = [row for row in rows if row["units_per_s"]]
     ours = [row for row in timed if row["provider"] == OURS]
     peers = [row for row in timed if not is_ours(row["provider"])]
@@ -71,8 +75,10 @@ def _number(value: float | None, scale: float = 1.0) -> str:
 def _grid(lines: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return [
-        "  ".join(cell.ljust(width) if column in (0, len(widths) - 1) else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.ljust(width) if column in (0, len(widths) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     ]
 
@@ -145,7 +151,9 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
         pairs = [(old.get((_key(row), row["provider"])), row) for row in group if row["p50_us"]]
         found = [(a, b) for a, b in pairs if a is not None]
         if found:
-            heading.append((len(lines), f"{group[0]['op']}  {group[0].get('shown', '')}  threads={group[0]['threads']}"))
+            heading.append(
+                (len(lines), f"{group[0]['op']}  {group[0].get('shown', '')}  threads={group[0]['threads']}")
+            )
         for a, b in found:
             flag = "faster" if b["p80_us"] < a["p20_us"] else "SLOWER" if b["p20_us"] > a["p80_us"] else "within noise"
             ratio = f"{a['p50_us'] / b['p50_us']:.2f}x"

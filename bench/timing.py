@@ -21,19 +21,18 @@ def interleave(
 ) -> list[list[float]]:
     """Time the trials round-robin and return, for each, the microseconds of its calls.
 
-    Every call in the run takes the next of the ``n_sets`` input sets, whoever makes it, so that no provider finds in
-    the cache what another has just read. Each provider may spend an equal share of ``budget_s`` seconds, paced over
+    A provider goes through the ``n_sets`` input sets in order, each provider starting elsewhere, so that none finds in
+    the cache what another has just read. Each may spend an equal share of ``budget_s`` seconds, paced over
     ``rounds``: a slow one sits out rounds instead of being timed in one stretch. All get at least ``MIN_CALLS`` calls.
     """
     samples: list[list[float]] = [[] for _ in trials]
     spent = [0.0] * len(trials)
     allowed = [budget_s / max(1, len(trials))] * len(trials)
-    calls = 0
+    following = [index * n_sets // max(1, len(trials)) for index in range(len(trials))]
 
     def call(index: int) -> None:
-        nonlocal calls
-        trial, number = trials[index], calls % n_sets
-        calls += 1
+        trial, number = trials[index], following[index] % n_sets
+        following[index] += 1
         begin = clock()
         if trial.before is not None:
             trial.before(number)

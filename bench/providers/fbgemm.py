@@ -20,7 +20,7 @@ def table_batched(problem: LookupProblem) -> Trial:
     )
 
     case, ids = problem.case, problem.ids
-    # Made with one row, then pointed at the shared dense table: no second copy of gigabytes.
+    # Its own weights are replaced by the shared dense table: no second copy of gigabytes, and the same pages.
     specs = [(case.rows, case.dim, EmbeddingLocation.HOST, ComputeDevice.CPU)]
     module = SplitTableBatchedEmbeddingBagsCodegen(specs, pooling_mode=PoolingMode.SUM, device=torch.device("cpu"))
     module.weights_host.data = problem.dense.view(-1)

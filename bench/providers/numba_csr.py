@@ -42,7 +42,10 @@ def csr(problem: LookupProblem) -> Trial:
     lines = 1 + 2 * (1 + max(0.0, kept - 4) / inputs.LINE)
     held = starts.nbytes + columns.nbytes + values.nbytes
     traffic = replace(
-        inputs.dense_gather(0, case), gather=round(case.batch * lines * 64), line=64, table=held,
+        inputs.dense_gather(0, case),
+        gather=round(case.batch * lines * 64),
+        line=64,
+        table=held,
         stream=problem.result_bytes,
     )
     return Trial(run, run, traffic, held + memory.nbytes(out), case.batch, note="one thread per row; out=")
