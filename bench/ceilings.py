@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from recsparse import _native
+
 from . import memory
 from .registry import Traffic
 
@@ -38,6 +40,7 @@ class Ceilings:
     """
 
     def __init__(self) -> None:
+        _native.load()
         self._stream: dict[int, float] = {}
         self._gather: dict[tuple[int, int], float] = {}
 

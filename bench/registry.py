@@ -10,17 +10,15 @@ from typing import Any, Protocol
 from recsparse.errors import UserError
 
 OURS = "recsparse"
-OP_NAMES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
-_OP_MODULES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack")
+OP_NAMES = ("lookup", "bpr_step", "select")
+_OP_MODULES = OP_NAMES
 _PROVIDER_MODULES = (
     "ours",
     "torch_lookup",
     "torch_bpr",
-    "torch_mask",
     "fbgemm",
     "numba_csr",
     "numpy_select",
-    "numpy_sample",
 )
 
 
