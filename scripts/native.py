@@ -25,7 +25,9 @@ BUILD_DIR = ROOT / "build" / "native"
 # -ffp-contract=off: a multiply and an add are fused only where the source says so, so that variants agree bit by bit.
 BASE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wall", "-Wextra", "-ffp-contract=off", "-fvisibility=hidden"]
 _AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt", "-mf16c"]
-_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", *_AVX2[1:]]
+_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", "-mavx512vpopcntdq", "-mprfchw"]
+# The intrinsics headers of g++ 12 leave operands undefined on purpose and its warning takes them for mistakes.
+_AVX512 += [*_AVX2[1:], "-Wno-maybe-uninitialized"]
 ISA_FLAGS = {"_avx2": _AVX2, "_avx512": _AVX512}
 
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xcompiler", "-fPIC,-Wall,-Wextra,-fvisibility=hidden"]

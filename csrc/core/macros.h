@@ -7,6 +7,8 @@
 
 #if defined(__CUDACC__)
 #define RS_INLINE static __host__ __device__ __forceinline__
+#define RS_INLINE_MEMBER __host__ __device__ __forceinline__
 #else
 #define RS_INLINE static inline __attribute__((always_inline))
+#define RS_INLINE_MEMBER inline __attribute__((always_inline))
 #endif

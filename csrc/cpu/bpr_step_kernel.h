@@ -1,0 +1,232 @@
+// bpr_step_ for one instruction set; see bpr_step.h for the two passes. Include after an isa_*.h.
+#pragma once
+
+#include "cpu/bpr_step.h"
+#include "cpu/row_access.h"
+#include "cpu/vector_math.h"
+
+namespace recsparse::RS_ISA {
+
+constexpr int kTripleAhead = 8;   // the rows of triple t + 8 and the index lines of triple t + 16 are on their way
+constexpr int kUpdateAhead = 12;  // the weights and moments of key k + 12, the record of key k + 24
+
+template <int W>
+struct Triple {
+  RowRef<W> user, pos, neg;
+};
+
+// Where pass 1 writes the vectors of one chunk of triples.
+struct RecordWriter {
+  float* spill_begin;
+  float* spill;
+  uint32_t room;  // floats in a record
+
+  // Starts the record of a row and returns where its vector goes.
+  RS_INLINE_MEMBER float* begin(BprRecord* record, uint64_t start, uint32_t count) {
+    record->start = start;
+    record->count = count;
+    if (__builtin_expect(count <= room, 1)) return record->data;
+    const uint32_t offset = static_cast<uint32_t>(spill - spill_begin);
+    std::memcpy(record->data, &offset, 4);
+    float* out = spill;
+    spill += count;
+    return out;
+  }
+};
+
+RS_INLINE const float* record_vector(const BprBatch& batch, const BprRecord* record, uint32_t room) {
+  if (__builtin_expect(record->count <= room, 1)) return record->data;
+  uint32_t offset;
+  std::memcpy(&offset, record->data, 4);
+  return batch.spill + offset;
+}
+
+// Appends the lanes of `mask` at p and moves p on.
+RS_INLINE void append(float*& p, F16 a, uint32_t mask) {
+  const int kept = popcount64(mask);
+  store(p, compress(a, mask), static_cast<uint32_t>(low_bits(kept)));
+  p += kept;
+}
+
+// s_neg - s_pos of one triple, and the vectors of its three records.
+template <IndexKind K, int W>
+RS_INLINE float score_triple(const float* values, int dim, const Triple<W>& rows, RecordWriter& writer,
+                             BprRecord* record_u, BprRecord* record_i, BprRecord* record_j) {
+  const float* u = values + rows.user.start;
+  const float* i = values + rows.pos.start;
+  const float* j = values + rows.neg.start;
+  float* out_u = writer.begin(record_u, rows.user.start, rows.user.count);
+  float* out_i = writer.begin(record_i, rows.pos.start, rows.pos.count);
+  float* out_j = writer.begin(record_j, rows.neg.start, rows.neg.count);
+  if constexpr (K == IndexKind::bits || K == IndexKind::cols8) {
+    // Short rows meet in few columns: they are compared packed, work grows with the kept weights and not with dim.
+    if (rows.user.count <= 16 && rows.pos.count <= 16 && rows.neg.count <= 16) {
+      constexpr int kMask = RowRef<W>::kMaskWords64;
+      const uint32_t lanes_u = static_cast<uint32_t>(low_bits(rows.user.count));
+      const uint32_t lanes_i = static_cast<uint32_t>(low_bits(rows.pos.count));
+      const uint32_t lanes_j = static_cast<uint32_t>(low_bits(rows.neg.count));
+      const F16 user = load(u, lanes_u);
+      const Overlap with_pos = overlap<kMask>(user, rows.user.mask, load(i, lanes_i), rows.pos.mask);
+      const Overlap with_neg = overlap<kMask>(user, rows.user.mask, load(j, lanes_j), rows.neg.mask);
+      const F16 partner = with_neg.b_at_a - with_pos.b_at_a;
+      store(out_u, partner, lanes_u);
+      store(out_i, F16(0.0f) - with_pos.a_at_b, lanes_i);
+      store(out_j, with_neg.a_at_b, lanes_j);
+      return reduce_add(user * partner);
+    }
+  }
+  constexpr int kChunks = W ? 2 * W : kMaxDim / 16;
+  const int chunks = chunk_count<W>(dim);
+  F16 user[kChunks], partner[kChunks];
+  F16 dot(0.0f);
+  for (int c = 0; c < chunks; ++c) {
+    const uint32_t mask_u = chunk_mask(rows.user, c), mask_i = chunk_mask(rows.pos, c);
+    const uint32_t mask_j = chunk_mask(rows.neg, c);
+    user[c] = load_chunk<K>(u, mask_u);
+    partner[c] = load_chunk<K>(j, mask_j) - load_chunk<K>(i, mask_i);
+    dot = fma(user[c], partner[c], dot);
+    u += popcount64(mask_u);
+    i += popcount64(mask_i);
+    j += popcount64(mask_j);
+  }
+  for (int c = 0; c < chunks; ++c) append(out_u, partner[c], chunk_mask(rows.user, c));
+  for (int c = 0; c < chunks; ++c) append(out_i, F16(0.0f) - user[c], chunk_mask(rows.pos, c));
+  for (int c = 0; c < chunks; ++c) append(out_j, user[c], chunk_mask(rows.neg, c));
+  return reduce_add(dot);
+}
+
+template <IndexKind K, int W>
+static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
+  const TableView table = batch.args->table;
+  const float* values = batch.args->values;
+  const int64_t item_offset = batch.args->item_offset;
+  const int dim = table.layout.dim;
+  const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
+  Triple<W> ring[kTripleAhead];
+  const auto fetch_index = [&](int64_t t) {
+    if (K == IndexKind::full) return;
+    __builtin_prefetch(index_line<K, W>(table, batch.users[t]));
+    __builtin_prefetch(index_line<K, W>(table, item_offset + batch.pos[t]));
+    __builtin_prefetch(index_line<K, W>(table, item_offset + batch.neg[t]));
+  };
+  const auto fetch_row = [&](RowRef<W>& ref, int64_t row) {
+    ref = locate<K, W, Rank>(table, row);
+    prefetch_span(values + ref.start, ref.count);
+    if (K == IndexKind::cols8) prefetch_span(table.cols + ref.start, ref.count);
+  };
+  const auto fetch_rows = [&](int64_t t) {
+    Triple<W>& rows = ring[t % kTripleAhead];
+    fetch_row(rows.user, batch.users[t]);
+    fetch_row(rows.pos, item_offset + batch.pos[t]);
+    fetch_row(rows.neg, item_offset + batch.neg[t]);
+    for (int role = 0; role < 3; ++role) __builtin_prefetch(batch.record(3 * t + role), 1);
+  };
+  for (int64_t t = begin; t < end && t < begin + 2 * kTripleAhead; ++t) fetch_index(t);
+  for (int64_t t = begin; t < end && t < begin + kTripleAhead; ++t) fetch_rows(t);
+
+  for (int64_t chunk_begin = begin; chunk_begin < end; chunk_begin += kBprChunk) {
+    const int64_t chunk = chunk_begin / kBprChunk;
+    const int64_t chunk_end = chunk_begin + kBprChunk < end ? chunk_begin + kBprChunk : end;
+    alignas(64) float difference[kBprChunk];  // s_neg - s_pos
+    RecordWriter writer{batch.spill, batch.spill + chunk * batch.spill_stride, room};
+    for (int64_t t = chunk_begin; t < chunk_end; ++t) {
+      if (t + 2 * kTripleAhead < end) fetch_index(t + 2 * kTripleAhead);
+      Triple<W>& rows = ring[t % kTripleAhead];
+      complete<K, W>(table, rows.user);
+      complete<K, W>(table, rows.pos);
+      complete<K, W>(table, rows.neg);
+      difference[t - chunk_begin] = score_triple<K, W>(values, dim, rows, writer, batch.record(3 * t),
+                                                       batch.record(3 * t + 1), batch.record(3 * t + 2));
+      if (t + kTripleAhead < end) fetch_rows(t + kTripleAhead);
+    }
+    double loss = 0;
+    for (int64_t t = chunk_begin; t < chunk_end; t += 16) {
+      const int live = chunk_end - t < 16 ? static_cast<int>(chunk_end - t) : 16;
+      const LogisticLoss out =
+          logistic_loss(load(difference + (t - chunk_begin), static_cast<uint32_t>(low_bits(live))));
+      alignas(64) float softplus[16], coefficient[16];
+      store(softplus, out.softplus);
+      store(coefficient, out.sigmoid * F16(batch.inverse_count));
+      for (int k = 0; k < live; ++k) {
+        loss += softplus[k];
+        for (int role = 0; role < 3; ++role) batch.record(3 * (t + k) + role)->coefficient = coefficient[k];
+      }
+    }
+    batch.chunk_loss[chunk] = loss;
+  }
+}
+
+// One distinct row, keys [k, next): columns [c, c + 16) of its kept weights.
+RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occurrence, int64_t k, int64_t next,
+                            const BprRecord* first, uint32_t c, F16 decay) {
+  const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
+  float* w = batch.args->values + first->start + c;
+  float* m = batch.args->moments + 2 * first->start + c;
+  float* v = m + first->count;
+  F16 gradient = load(record_vector(batch, first, room) + c, lanes) * F16(first->coefficient);
+  for (int64_t o = k + 1; o < next; ++o) {
+    const BprRecord* record = batch.record(batch.keys[o] & occurrence);
+    gradient = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), gradient);
+  }
+  F16 weight = load(w, lanes), moment1 = load(m, lanes), moment2 = load(v, lanes);
+  gradient = fma(weight, decay, gradient);
+  adam_update(batch.step, gradient, weight, moment1, moment2);
+  store(w, weight, lanes);
+  store(m, moment1, lanes);
+  store(v, moment2, lanes);
+}
+
+static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
+  const float* values = batch.args->values;
+  const float* moments = batch.args->moments;
+  const uint64_t* keys = batch.keys;
+  const int shift = batch.shift;
+  const uint64_t occurrence = low_bits(shift);
+  const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
+  const float decay = batch.args->l2 * batch.inverse_count;
+  const auto fetch_record = [&](int64_t k) { __builtin_prefetch(batch.record(keys[k] & occurrence)); };
+  const auto fetch_row = [&](int64_t k) {
+    const BprRecord* record = batch.record(keys[k] & occurrence);
+    prefetch_span<true>(values + record->start, record->count);
+    prefetch_span<true>(moments + 2 * record->start, 2 * record->count);
+  };
+  for (int64_t k = begin; k < end && k < begin + 2 * kUpdateAhead; ++k) fetch_record(k);
+  for (int64_t k = begin; k < end && k < begin + kUpdateAhead; ++k) fetch_row(k);
+  for (int64_t k = begin; k < end;) {
+    const uint64_t row = keys[k] >> shift;
+    int64_t next = k;
+    do {
+      if (next + 2 * kUpdateAhead < end) fetch_record(next + 2 * kUpdateAhead);
+      if (next + kUpdateAhead < end) fetch_row(next + kUpdateAhead);
+      ++next;
+    } while (next < end && keys[next] >> shift == row);
+    const BprRecord* first = batch.record(keys[k] & occurrence);
+    const F16 pull(decay * static_cast<float>(next - k));
+    uint32_t c = 0;
+    do {
+      update_chunk(batch, room, occurrence, k, next, first, c, pull);
+      c += 16;
+    } while (c < first->count);
+    k = next;
+  }
+}
+
+template <IndexKind K>
+static void bpr_score_width(const BprBatch& batch, int64_t begin, int64_t end) {
+  switch (mask_words(batch.args->table.layout.dim)) {
+    case 2: return bpr_score_rows<K, 2>(batch, begin, end);
+    case 4: return bpr_score_rows<K, 4>(batch, begin, end);
+    default: return bpr_score_rows<K, 0>(batch, begin, end);
+  }
+}
+
+static void bpr_score(const BprBatch& batch, int64_t begin, int64_t end) {
+  switch (batch.args->table.layout.kind) {
+    case IndexKind::full: return bpr_score_width<IndexKind::full>(batch, begin, end);
+    case IndexKind::prefix: return bpr_score_width<IndexKind::prefix>(batch, begin, end);
+    case IndexKind::bits: return bpr_score_width<IndexKind::bits>(batch, begin, end);
+    default: return bpr_score_width<IndexKind::cols8>(batch, begin, end);
+  }
+}
+
+}  // namespace recsparse::RS_ISA

@@ -1,0 +1,125 @@
+#include "cpu/inspect.h"
+
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "core/rows.h"
+#include "cpu/parallel.h"
+
+namespace recsparse {
+
+namespace {
+
+constexpr int64_t kRowGrain = 1 << 14;
+
+// The first row (or other position) that a parallel scan found at fault.
+class FirstFault {
+ public:
+  void report(int64_t at) {
+    int64_t seen = at_.load();
+    while (at < seen && !at_.compare_exchange_weak(seen, at)) {
+    }
+  }
+  bool found() const { return at_.load() != INT64_MAX; }
+  std::string at() const { return std::to_string(at_.load()); }
+
+ private:
+  std::atomic<int64_t> at_{INT64_MAX};
+};
+
+// Number of kept weights, from the last row.
+int64_t kept_weights(const TableView& table) {
+  if (table.layout.rows == 0) return 0;
+  if (table.layout.kind == IndexKind::cols8) {
+    const RowRef<0> last = locate<IndexKind::cols8, 0>(table, table.layout.rows - 1);
+    return static_cast<int64_t>(last.start) + last.count;
+  }
+  const RowRef<0> last = read_row(table, table.layout.rows - 1);
+  return static_cast<int64_t>(last.start) + last.count;
+}
+
+// Start and count without reading the columns of cols8.
+RowRef<0> row_span(const TableView& table, int64_t row) {
+  return table.layout.kind == IndexKind::cols8 ? locate<IndexKind::cols8, 0>(table, row) : read_row(table, row);
+}
+
+}  // namespace
+
+void row_counts(const TableView& table, int64_t* counts, int threads) {
+  parallel_for(table.layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) counts[row] = row_span(table, row).count;
+  });
+}
+
+std::string check_index(const TableView& table, int64_t capacity, int threads) {
+  const Layout& layout = table.layout;
+  if (layout.kind == IndexKind::full || layout.rows == 0) return "";
+  const int per_block = rows_per_block(layout), words = block_words(layout);
+  FirstFault length, start;
+  parallel_for(block_count(layout), 256, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      uint64_t expected = table.index[block * words];
+      const int64_t last = (block + 1) * per_block < layout.rows ? (block + 1) * per_block : layout.rows;
+      for (int64_t row = block * per_block; row < last; ++row) {
+        const RowRef<0> ref = row_span(table, row);
+        bool beyond = static_cast<int>(ref.count) > layout.dim;
+        if (layout.kind == IndexKind::bits) {
+          for (int i = 0; i < RowRef<0>::kMaskWords64; ++i) beyond |= (ref.mask[i] & ~low_bits(layout.dim - 64 * i)) != 0;
+        }
+        if (beyond) length.report(row);
+        expected += ref.count;
+      }
+      if (block + 1 < block_count(layout) && table.index[(block + 1) * words] != expected) start.report(block + 1);
+    }
+  });
+  const std::string dim = std::to_string(layout.dim);
+  if (length.found()) return "row " + length.at() + " keeps columns beyond dim = " + dim;
+  if (table.index[0] != 0) return "index block 0 does not start at 0";
+  if (start.found()) return "index block " + start.at() + " does not start where the one before it ends";
+  const int64_t kept = kept_weights(table);
+  if (kept > capacity) {
+    return std::to_string(kept) + " weights are kept, more than capacity " + std::to_string(capacity);
+  }
+  if (layout.kind != IndexKind::cols8) return "";
+  FirstFault column;
+  parallel_for(layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const RowRef<0> ref = row_span(table, row);
+      int before = -1;
+      for (uint32_t i = 0; i < ref.count; ++i) {
+        const int col = table.cols[ref.start + i];
+        if (col <= before || col >= layout.dim) column.report(row);
+        before = col;
+      }
+    }
+  });
+  if (column.found()) return "the columns of row " + column.at() + " do not ascend within 0.." + dim;
+  return "";
+}
+
+std::string check_moments(const TableView& table, const float* moments, int64_t capacity, int threads) {
+  FirstFault infinite, negative, behind;
+  parallel_for(table.layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const RowRef<0> ref = row_span(table, row);
+      const float* m = moments + 2 * ref.start;
+      for (uint32_t i = 0; i < 2 * ref.count; ++i) {
+        if (!std::isfinite(m[i])) infinite.report(row);
+        if (i >= ref.count && m[i] < 0) negative.report(row);
+      }
+    }
+  });
+  const int64_t kept = kept_weights(table);
+  parallel_for(2 * (capacity - kept), kRowGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (moments[2 * kept + i] != 0) behind.report(2 * kept + i);
+    }
+  });
+  if (infinite.found()) return "a moment of row " + infinite.at() + " is not finite";
+  if (negative.found()) return "a second moment of row " + negative.at() + " is negative";
+  if (behind.found()) return "moment " + behind.at() + " lies behind the kept weights and is not zero";
+  return "";
+}
+
+}  // namespace recsparse

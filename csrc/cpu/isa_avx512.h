@@ -1,0 +1,137 @@
+// Sixteen floats in one AVX-512 register. Level: F + BW + DQ + VL + VBMI2 + VPOPCNTDQ, with BMI2, FMA and POPCNT: Ice Lake,
+// Zen 4 and later.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "core/macros.h"
+
+#define RS_ISA avx512
+
+namespace recsparse::avx512 {
+
+template <class T>
+struct V16;
+
+template <>
+struct V16<float> {
+  __m512 r;
+  V16() = default;
+  RS_INLINE_MEMBER explicit V16(__m512 x) : r(x) {}
+  RS_INLINE_MEMBER explicit V16(float x) : r(_mm512_set1_ps(x)) {}
+};
+using F16 = V16<float>;
+
+RS_INLINE F16 operator+(F16 a, F16 b) { return F16(_mm512_add_ps(a.r, b.r)); }
+RS_INLINE F16 operator-(F16 a, F16 b) { return F16(_mm512_sub_ps(a.r, b.r)); }
+RS_INLINE F16 operator*(F16 a, F16 b) { return F16(_mm512_mul_ps(a.r, b.r)); }
+RS_INLINE F16 operator/(F16 a, F16 b) { return F16(_mm512_div_ps(a.r, b.r)); }
+RS_INLINE F16 abs(F16 a) { return F16(_mm512_abs_ps(a.r)); }
+RS_INLINE F16 max(F16 a, F16 b) { return F16(_mm512_max_ps(a.r, b.r)); }
+RS_INLINE F16 min(F16 a, F16 b) { return F16(_mm512_min_ps(a.r, b.r)); }
+RS_INLINE F16 fma(F16 a, F16 b, F16 c) { return F16(_mm512_fmadd_ps(a.r, b.r, c.r)); }
+RS_INLINE uint32_t greater(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.r, b.r, _CMP_GT_OQ); }
+
+// Lanes of a where the mask is set, of b elsewhere.
+RS_INLINE F16 select(uint32_t mask, F16 a, F16 b) {
+  return F16(_mm512_mask_blend_ps(static_cast<__mmask16>(mask), b.r, a.r));
+}
+
+RS_INLINE F16 load(const float* p) { return F16(_mm512_loadu_ps(p)); }
+RS_INLINE F16 load(const float* p, uint32_t lanes) { return F16(_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p)); }
+RS_INLINE void store(float* p, F16 a) { _mm512_storeu_ps(p, a.r); }
+RS_INLINE void store(float* p, F16 a, uint32_t lanes) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), a.r); }
+// Bypasses the caches; p is 64-byte aligned.
+RS_INLINE void stream(float* p, F16 a) { _mm512_stream_ps(p, a.r); }
+RS_INLINE void stream_fence() { _mm_sfence(); }
+
+// Consecutive values at p go to the lanes of `mask` in ascending order, zero elsewhere; reads popcount(mask) values.
+RS_INLINE F16 expand(const float* p, uint32_t mask) {
+  return F16(_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(mask), p));
+}
+// The lanes of `mask` in ascending order. In a register first: compressing straight to memory is microcoded on Zen 4.
+RS_INLINE F16 compress(F16 a, uint32_t mask) {
+  return F16(_mm512_maskz_compress_ps(static_cast<__mmask16>(mask), a.r));
+}
+
+// Sum of the lanes by halving: lane i + lane i+8, then +4, +2, +1.
+RS_INLINE float reduce_add(F16 a) {
+  const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a.r), _mm512_extractf32x8_ps(a.r, 1));
+  const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_add_ss(d, _mm_shuffle_ps(d, d, 1)));
+}
+
+// Round to nearest integer, and 2^n for integral n in [-126, 127].
+RS_INLINE F16 round(F16 a) {
+  return F16(_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+RS_INLINE F16 exp2_integer(F16 n) {
+  const __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);
+  return F16(_mm512_castsi512_ps(bits));
+}
+
+// m / (sqrt(v) + eps) by reciprocal estimates and one Newton step each, to about 2 ulp: an exact square root and
+// division of sixteen floats occupy the divider for 34 cycles, four times as long as all the rest of an Adam update.
+RS_INLINE F16 divide_by_root(F16 m, F16 v, F16 eps) {
+  const __m512 safe = _mm512_max_ps(v.r, _mm512_set1_ps(1e-36f));
+  const __m512 y = _mm512_rsqrt14_ps(safe);
+  const __m512 root = _mm512_mul_ps(safe, y);
+  const __m512 error = _mm512_fnmadd_ps(root, y, _mm512_set1_ps(1.0f));  // 1 - v y^2
+  const __m512 refined = _mm512_fmadd_ps(_mm512_mul_ps(root, _mm512_set1_ps(0.5f)), error, root);
+  const __m512 denominator = _mm512_add_ps(refined, eps.r);
+  const __m512 r = _mm512_rcp14_ps(denominator);
+  const __m512 quotient = _mm512_mul_ps(m.r, r);
+  const __m512 residual = _mm512_fnmadd_ps(quotient, denominator, m.r);
+  return F16(_mm512_fmadd_ps(residual, r, quotient));
+}
+
+// Ranks inside a block, see core/rows.h.
+struct Rank {
+  RS_INLINE_MEMBER static uint64_t mask_bits(const uint64_t* block, int words, int lines) {
+    const uint32_t lanes = ((1u << words) - 1) << 2;  // the first two 32-bit lanes are the base
+    __m512i bits = _mm512_popcnt_epi32(_mm512_maskz_loadu_epi32(static_cast<__mmask16>(lanes), block));
+    if (lines == 2) {
+      const __m512i more = _mm512_maskz_loadu_epi32(static_cast<__mmask16>(lanes >> 16), block + 8);
+      bits = _mm512_add_epi32(bits, _mm512_popcnt_epi32(more));
+    }
+    return static_cast<uint32_t>(_mm512_reduce_add_epi32(bits));
+  }
+  RS_INLINE_MEMBER static uint64_t lengths(const uint64_t* block, int n, bool wide) {
+    const uint64_t lanes = ((1ull << (wide ? 2 * n : n)) - 1) << 8;  // the first eight bytes are the base
+    const __m512i kept = _mm512_maskz_loadu_epi8(lanes, block);
+    if (!wide) return static_cast<uint64_t>(_mm512_reduce_add_epi64(_mm512_sad_epu8(kept, _mm512_setzero_si512())));
+    return static_cast<uint32_t>(_mm512_reduce_add_epi32(_mm512_madd_epi16(kept, _mm512_set1_epi16(1))));
+  }
+};
+
+// Bits of `source` at the set positions of `selector`, packed: over the whole width of a row.
+template <int N>
+RS_INLINE uint32_t pack_bits(const uint64_t* source, const uint64_t* selector) {
+  uint64_t out = 0;
+  int shift = 0;
+  for (int i = 0; i < N; ++i) {
+    out |= _pext_u64(source[i], selector[i]) << shift;
+    shift += __builtin_popcountll(selector[i]);
+  }
+  return static_cast<uint32_t>(out);
+}
+
+// Two rows of at most sixteen kept values each, seen through each other's mask without unpacking either.
+struct Overlap {
+  F16 b_at_a;  // in a's packed order: b's value in each of a's columns, 0 where b has none
+  F16 a_at_b;
+};
+template <int N>
+RS_INLINE Overlap overlap(F16 a, const uint64_t* mask_a, F16 b, const uint64_t* mask_b) {
+  const __mmask16 in_a = static_cast<__mmask16>(pack_bits<N>(mask_b, mask_a));
+  const __mmask16 in_b = static_cast<__mmask16>(pack_bits<N>(mask_a, mask_b));
+  Overlap out;
+  out.b_at_a = F16(_mm512_maskz_expand_ps(in_a, _mm512_maskz_compress_ps(in_b, b.r)));
+  out.a_at_b = F16(_mm512_maskz_expand_ps(in_b, _mm512_maskz_compress_ps(in_a, a.r)));
+  return out;
+}
+
+}  // namespace recsparse::avx512

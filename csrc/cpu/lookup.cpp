@@ -1,0 +1,72 @@
+#include "cpu/lookup.h"
+
+#include <type_traits>
+
+#include "cpu/dispatch.h"
+#include "cpu/parallel.h"
+#include "cpu/row_sort.h"
+
+namespace recsparse {
+
+namespace portable {
+extern const LookupKernel<float> lookup_kernel;
+extern const LookupKernel<double> lookup_kernel_f64;
+}  // namespace portable
+namespace avx512 {
+extern const LookupKernel<float> lookup_kernel;
+}
+
+template <class T>
+static const LookupKernel<T>& kernel() {
+  if constexpr (std::is_same_v<T, double>) {
+    return portable::lookup_kernel_f64;
+  } else {
+    return cpu_isa() == CpuIsa::avx512 ? avx512::lookup_kernel : portable::lookup_kernel;
+  }
+}
+
+constexpr int64_t kGrain = 512;                    // ids; below this a second thread costs more than it saves
+constexpr int64_t kStreamBytes = 2 * 1024 * 1024;  // outputs larger than a second-level cache are not kept in it
+
+template <class T>
+BadIds lookup(const LookupArgs<T>& args, int threads) {
+  const int64_t bytes = args.count * args.table.layout.dim * static_cast<int64_t>(sizeof(T));
+  const bool aligned = reinterpret_cast<uintptr_t>(args.out) % 64 == 0 && args.table.layout.dim % 16 == 0;
+  const bool stream = aligned && bytes >= kStreamBytes;
+  BadIds parts[256];
+  if (threads > 256) threads = 256;
+  const int64_t chunks = (args.count + kGrain - 1) / kGrain;
+  if (chunks < threads) threads = chunks < 1 ? 1 : static_cast<int>(chunks);
+  parallel_region(threads, [&](int rank) {
+    const Range range = static_range(args.count, kGrain, rank, threads);
+    parts[rank] = kernel<T>().forward(args, stream, range.begin, range.end);
+  });
+  BadIds bad;
+  for (int rank = 0; rank < threads; ++rank) {
+    if (bad.first < 0) bad.first = parts[rank].first;
+    bad.count += parts[rank].count;
+  }
+  return bad;
+}
+
+template <class T>
+void lookup_backward(const LookupBackwardArgs<T>& args, int threads) {
+  const int shift = bits_for(static_cast<uint64_t>(args.count));
+  for (int64_t i = 0; i < args.count; ++i) {
+    args.workspace[i] = static_cast<uint64_t>(args.ids[i]) << shift | static_cast<uint64_t>(i);
+  }
+  const uint64_t* keys = radix_sort(args.workspace, args.workspace + args.count, args.count, shift,
+                                    bits_for(static_cast<uint64_t>(args.table.layout.rows)));
+  parallel_for(args.count, kGrain, threads, [&](int64_t begin, int64_t end) {
+    begin = row_boundary(keys, args.count, shift, begin);
+    end = row_boundary(keys, args.count, shift, end);
+    if (begin < end) kernel<T>().backward(args, keys, shift, begin, end);
+  });
+}
+
+template BadIds lookup<float>(const LookupArgs<float>&, int);
+template BadIds lookup<double>(const LookupArgs<double>&, int);
+template void lookup_backward<float>(const LookupBackwardArgs<float>&, int);
+template void lookup_backward<double>(const LookupBackwardArgs<double>&, int);
+
+}  // namespace recsparse

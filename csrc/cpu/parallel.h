@@ -1,0 +1,49 @@
+// The one place that knows OpenMP. Work is cut in fixed chunks whose results do not depend on who computes them, so the
+// bits are the same for any number of threads.
+#pragma once
+
+#include <omp.h>
+
+#include <cstdint>
+
+namespace recsparse {
+
+// Inside a parallel region.
+static inline int thread_rank() { return omp_get_thread_num(); }
+static inline void thread_barrier() {
+#pragma omp barrier
+}
+
+// Runs body(rank) once on each of `threads` threads.
+template <class Body>
+static inline void parallel_region(int threads, Body&& body) {
+  if (threads <= 1) {
+    body(0);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num());
+}
+
+// The contiguous part of [0, n) that belongs to `rank` of `threads`, cut at multiples of `grain`.
+struct Range {
+  int64_t begin, end;
+};
+static inline Range static_range(int64_t n, int64_t grain, int rank, int threads) {
+  const int64_t chunks = (n + grain - 1) / grain;
+  const int64_t begin = chunks * rank / threads * grain, end = chunks * (rank + 1) / threads * grain;
+  return Range{begin < n ? begin : n, end < n ? end : n};
+}
+
+// body(begin, end) over [0, n) in one contiguous part a thread.
+template <class Body>
+static inline void parallel_for(int64_t n, int64_t grain, int threads, Body&& body) {
+  const int64_t chunks = (n + grain - 1) / grain;
+  if (chunks < threads) threads = chunks < 1 ? 1 : static_cast<int>(chunks);
+  parallel_region(threads, [&](int rank) {
+    const Range range = static_range(n, grain, rank, threads);
+    if (range.begin < range.end) body(range.begin, range.end);
+  });
+}
+
+}  // namespace recsparse

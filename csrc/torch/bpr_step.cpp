@@ -1,0 +1,61 @@
+#include "cpu/bpr_step.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "cpu/row_sort.h"
+#include "torch/triples.h"
+
+namespace recsparse {
+namespace {
+
+at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& moments, const at::Tensor& index, const at::Tensor& cols,
+                        const at::Tensor& users, const at::Tensor& pos, const at::Tensor& neg, int64_t kind,
+                        int64_t rows, int64_t dim, int64_t item_offset, int64_t batch_size, int64_t step, double lr,
+                        double beta1, double beta2, double eps, double l2) {
+  const TableView table = check_table("bpr_step_", index, cols, values, kind, rows, dim);
+  check_vector(moments, "bpr_step_", "moments", at::kFloat);
+  TORCH_CHECK_VALUE(moments.numel() == 2 * values.numel(), "bpr_step_: moments has ", moments.numel(),
+                    " entries, expected 2 * ", values.numel());
+  TORCH_CHECK_VALUE(batch_size >= 1, "bpr_step_: batch_size is ", batch_size, ", expected at least 1");
+  TORCH_CHECK_VALUE(step >= 0, "bpr_step_: step is ", step, ", expected at least 0");
+  check_triples("bpr_step_", users, pos, neg, rows, item_offset);
+  const int64_t count = users.numel();
+  TORCH_CHECK_VALUE(bits_for(rows) + bits_for(3 * std::min(batch_size, count)) <= 64 && batch_size < 1ll << 30,
+                    "bpr_step_: batch_size ", batch_size, " is too large for a table of ", rows, " rows");
+
+  at::Tensor loss = at::empty({(count + batch_size - 1) / batch_size}, values.options());
+  BprStepArgs args;
+  args.table = table;
+  args.values = values.mutable_data_ptr<float>();
+  args.moments = moments.mutable_data_ptr<float>();
+  args.users = users.const_data_ptr<int64_t>();
+  args.pos = pos.const_data_ptr<int64_t>();
+  args.neg = neg.const_data_ptr<int64_t>();
+  args.count = count;
+  args.batch_size = batch_size;
+  args.capacity = values.numel();
+  args.item_offset = item_offset;
+  args.l2 = static_cast<float>(l2);
+  args.adam = AdamOptions{lr, beta1, beta2, eps, step};
+  args.loss = loss.mutable_data_ptr<float>();
+  args.workspace = nullptr;
+  const int threads = std::min(batch_size, count) < 128 ? 1 : op_threads();
+  at::Tensor workspace = at::empty({bpr_step_workspace_bytes(args, threads)}, values.options().dtype(at::kByte));
+  args.workspace = workspace.mutable_data_ptr();
+  bpr_step(args, threads);
+  return loss;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(recsparse, m) {
+  m.def(
+      "bpr_step_(Tensor(a!) values, Tensor(b!) moments, Tensor index, Tensor cols, Tensor users, Tensor pos, Tensor "
+      "neg, int kind, int rows, int dim, int item_offset, int batch_size, int step, float lr, float beta1, float "
+      "beta2, float eps, float l2) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) { m.impl("bpr_step_", bpr_step_cpu); }
+
+}  // namespace recsparse

@@ -1,0 +1,63 @@
+// Checks that every op makes on its arguments, and the view that kernels get. One clear line for each mistake.
+#pragma once
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include "core/row_layout.h"
+
+namespace recsparse {
+
+inline int op_threads() { return at::get_num_threads(); }
+
+inline void check_tensor(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, " has dtype ", tensor.scalar_type(), ", expected ",
+                   dtype);
+  TORCH_CHECK_VALUE(tensor.device().is_cpu(), op, ": ", name, " is on ", tensor.device(), ", expected cpu");
+  TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, " is not contiguous; call .contiguous() on it");
+}
+
+inline void check_vector(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype) {
+  check_tensor(tensor, op, name, dtype);
+  TORCH_CHECK_VALUE(tensor.dim() == 1, op, ": ", name, " has shape ", tensor.sizes(), ", expected one dimension");
+}
+
+inline Layout check_layout(const char* op, int64_t kind, int64_t rows, int64_t dim) {
+  TORCH_CHECK_VALUE(kind >= 0 && kind <= 3, op, ": index kind ", kind, " is not one of 0 (full) .. 3 (cols8)");
+  TORCH_CHECK_VALUE(dim >= 1 && dim <= kMaxDim, op, ": dim is ", dim, ", expected 1..", kMaxDim);
+  TORCH_CHECK_VALUE(rows >= 0 && rows < (1ll << 40), op, ": rows is ", rows, ", expected 0..2^40");
+  return Layout{static_cast<IndexKind>(kind), static_cast<int32_t>(dim), rows};
+}
+
+inline TableView check_index(const char* op, const at::Tensor& index, const at::Tensor& cols, int64_t capacity,
+                             int64_t kind, int64_t rows, int64_t dim) {
+  const Layout layout = check_layout(op, kind, rows, dim);
+  check_vector(index, op, "index", at::kLong);
+  check_vector(cols, op, "cols", at::kByte);
+  TORCH_CHECK_VALUE(index.numel() == index_words(layout), op, ": index has ", index.numel(), " words, expected ",
+                    index_words(layout), " for ", rows, " rows of dim ", dim);
+  const int64_t expected_cols = layout.kind == IndexKind::cols8 ? capacity : 0;
+  TORCH_CHECK_VALUE(cols.numel() == expected_cols, op, ": cols has ", cols.numel(), " entries, expected ",
+                    expected_cols);
+  TORCH_CHECK_VALUE(layout.kind != IndexKind::full || capacity == rows * dim, op, ": values has ", capacity,
+                    " entries, expected rows * dim = ", rows * dim, " for kind full");
+  return TableView{layout, reinterpret_cast<const uint64_t*>(index.const_data_ptr<int64_t>()),
+                   cols.const_data_ptr<uint8_t>()};
+}
+
+inline TableView check_table(const char* op, const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
+                             int64_t kind, int64_t rows, int64_t dim, at::ScalarType dtype = at::kFloat) {
+  check_vector(values, op, "values", dtype);
+  return check_index(op, index, cols, values.numel(), kind, rows, dim);
+}
+
+// float or double, for the ops that have a portable double build (gradient checks).
+inline at::ScalarType check_floating(const char* op, const char* name, const at::Tensor& tensor) {
+  const at::ScalarType dtype = tensor.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble, op, ": ", name, " has dtype ", dtype,
+                   ", expected Float or Double");
+  return dtype;
+}
+
+}  // namespace recsparse

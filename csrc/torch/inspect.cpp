@@ -1,0 +1,46 @@
+#include "cpu/inspect.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "torch/check.h"
+
+namespace recsparse {
+namespace {
+
+at::Tensor row_counts_cpu(const at::Tensor& index, const at::Tensor& cols, int64_t capacity, int64_t kind, int64_t rows,
+                          int64_t dim) {
+  const TableView table = check_index("row_counts", index, cols, capacity, kind, rows, dim);
+  at::Tensor counts = at::empty({rows}, index.options());
+  row_counts(table, counts.mutable_data_ptr<int64_t>(), op_threads());
+  return counts;
+}
+
+std::string check_index_cpu(const at::Tensor& index, const at::Tensor& cols, int64_t capacity, int64_t kind,
+                            int64_t rows, int64_t dim) {
+  return check_index(check_index("check_index", index, cols, capacity, kind, rows, dim), capacity, op_threads());
+}
+
+std::string check_moments_cpu(const at::Tensor& moments, const at::Tensor& index, const at::Tensor& cols, int64_t kind,
+                              int64_t rows, int64_t dim) {
+  check_vector(moments, "check_moments", "moments", at::kFloat);
+  const int64_t capacity = moments.numel() / 2;
+  const TableView table = check_index("check_moments", index, cols, capacity, kind, rows, dim);
+  return check_moments(table, moments.const_data_ptr<float>(), capacity, op_threads());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(recsparse, m) {
+  m.def("row_counts(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> Tensor");
+  m.def("check_index(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> str");
+  m.def("check_moments(Tensor moments, Tensor index, Tensor cols, int kind, int rows, int dim) -> str");
+}
+
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
+  m.impl("row_counts", row_counts_cpu);
+  m.impl("check_index", check_index_cpu);
+  m.impl("check_moments", check_moments_cpu);
+}
+
+}  // namespace recsparse

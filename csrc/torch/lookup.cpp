@@ -1,0 +1,130 @@
+#include "cpu/lookup.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "cpu/bpr_step.h"
+#include "torch/check.h"
+
+namespace recsparse {
+namespace {
+
+enum Bounds : int64_t { fatal = 0, warning = 1, ignore = 2 };
+
+template <class T>
+at::Tensor lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds) {
+  at::Tensor out = at::empty({ids.numel(), table.layout.dim}, values.options());
+  TORCH_CHECK_INDEX(table.layout.rows > 0 || ids.numel() == 0, "lookup: ids given for a table without rows");
+  const LookupArgs<T> args{table, values.const_data_ptr<T>(), ids.const_data_ptr<int64_t>(), ids.numel(),
+                           out.mutable_data_ptr<T>()};
+  const BadIds bad = lookup(args, op_threads());
+  if (bad.count == 0 || bounds == ignore) return out;
+  const int64_t id = args.ids[bad.first];
+  TORCH_CHECK_INDEX(bounds != fatal, "lookup: ids[", bad.first, "] = ", id, " is out of range, expected 0..",
+                    table.layout.rows - 1, " (", bad.count, " of ", ids.numel(), " ids are)");
+  TORCH_WARN("lookup: ", bad.count, " of ", ids.numel(), " ids are out of range 0..", table.layout.rows - 1,
+             ", first ids[", bad.first, "] = ", id, "; row 0 was read instead");
+  return out;
+}
+
+at::Tensor lookup_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values, const at::Tensor& ids,
+                      int64_t kind, int64_t rows, int64_t dim, int64_t bounds) {
+  const at::ScalarType dtype = check_floating("lookup", "values", values);
+  const TableView table = check_table("lookup", index, cols, values, kind, rows, dim, dtype);
+  check_vector(ids, "lookup", "ids", at::kLong);
+  TORCH_CHECK_VALUE(bounds >= fatal && bounds <= ignore, "lookup: bounds is ", bounds, ", expected 0, 1 or 2");
+  return dtype == at::kDouble ? lookup_typed<double>(table, values, ids, bounds)
+                              : lookup_typed<float>(table, values, ids, bounds);
+}
+
+template <class T>
+at::Tensor lookup_backward_typed(const TableView& table, const at::Tensor& grad, const at::Tensor& ids,
+                                 int64_t capacity) {
+  at::Tensor out = at::zeros({capacity}, grad.options());
+  at::Tensor workspace = at::empty({2 * ids.numel()}, ids.options());
+  const LookupBackwardArgs<T> args{table,
+                                   grad.const_data_ptr<T>(),
+                                   ids.const_data_ptr<int64_t>(),
+                                   ids.numel(),
+                                   out.mutable_data_ptr<T>(),
+                                   reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
+  lookup_backward(args, op_threads());
+  return out;
+}
+
+at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, const at::Tensor& cols,
+                               const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t capacity) {
+  const at::ScalarType dtype = check_floating("lookup_backward", "grad", grad);
+  const TableView table = check_index("lookup_backward", index, cols, capacity, kind, rows, dim);
+  check_vector(ids, "lookup_backward", "ids", at::kLong);
+  const at::Tensor rows_of_grad = grad.contiguous();
+  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == ids.numel() && grad.size(1) == dim,
+                    "lookup_backward: grad has shape ", grad.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
+  TORCH_CHECK_VALUE(ids.numel() < 1ll << 31, "lookup_backward: ", ids.numel(), " ids, expected fewer than 2^31");
+  at::Tensor checked = ids;
+  if (find_bad_id(ids.const_data_ptr<int64_t>(), ids.numel(), rows, op_threads()) >= 0) {
+    checked = ids.clone();  // the forward, told to go on, has read row 0 for these
+    int64_t* id = checked.mutable_data_ptr<int64_t>();
+    for (int64_t i = 0; i < checked.numel(); ++i) id[i] = id[i] < 0 || id[i] >= rows ? 0 : id[i];
+  }
+  return dtype == at::kDouble ? lookup_backward_typed<double>(table, rows_of_grad, checked, capacity)
+                              : lookup_backward_typed<float>(table, rows_of_grad, checked, capacity);
+}
+
+class Lookup : public torch::autograd::Function<Lookup> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& index, const at::Tensor& cols,
+                            const at::Tensor& values, const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim,
+                            int64_t bounds) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    context->save_for_backward({index, cols, ids});
+    context->saved_data["layout"] = std::vector<int64_t>{kind, rows, dim, values.numel()};
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("recsparse::lookup", "")
+                               .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t)>();
+    return op.call(index, cols, values, ids, kind, rows, dim, bounds);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list grads) {
+    const auto saved = context->get_saved_variables();
+    const auto layout = context->saved_data["layout"].toIntVector();
+    static const auto op = c10::Dispatcher::singleton()
+                               .findSchemaOrThrow("recsparse::lookup_backward", "")
+                               .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t)>();
+    const at::Tensor grad_values =
+        op.call(grads[0], saved[0], saved[1], saved[2], layout[0], layout[1], layout[2], layout[3]);
+    const at::Tensor none;
+    return {none, none, grad_values, none, none, none, none, none};
+  }
+};
+
+at::Tensor lookup_autograd(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
+                           const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds) {
+  return Lookup::apply(index, cols, values, ids, kind, rows, dim, bounds);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(recsparse, m) {
+  m.def(
+      "lookup(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0) -> "
+      "Tensor");
+  m.def(
+      "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, int capacity) "
+      "-> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
+  m.impl("lookup", lookup_cpu);
+  m.impl("lookup_backward", lookup_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(recsparse, Autograd, m) { m.impl("lookup", lookup_autograd); }
+
+}  // namespace recsparse

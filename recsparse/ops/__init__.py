@@ -1,0 +1,10 @@
+"""The ops on packed tables: one file each, with the signature, the fake kernel and the choice of backend."""
+
+from __future__ import annotations
+
+from recsparse.ops.bpr_grow_scores import bpr_grow_scores
+from recsparse.ops.bpr_step import bpr_step_
+from recsparse.ops.lookup import lookup
+from recsparse.ops.pack import pack, unpack
+
+__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "pack", "unpack"]

@@ -1,0 +1,99 @@
+"""Fused mini-batch steps of Bayesian personalised ranking on a packed table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from recsparse import _native, reference
+
+if TYPE_CHECKING:
+    from recsparse.optim import LazyAdam
+    from recsparse.table import PackedTable
+
+_native.load()
+
+
+def bpr_step_(
+    table: PackedTable,
+    optimizer: LazyAdam,
+    users: Tensor,
+    pos: Tensor,
+    neg: Tensor,
+    *,
+    item_offset: int,
+    batch_size: int,
+    l2: float = 0.0,
+) -> Tensor:
+    """Train on consecutive mini-batches of triples, in place.
+
+    The loss of a mini-batch of B triples is mean softplus(s_neg - s_pos) + l2 / (2B) sum(|e_u|^2 + |e_i|^2 + |e_j|^2)
+    with s = e_u . e_i (Rendle et al., UAI 2009; the regulariser of LightGCN). Gradients are taken at the weights before
+    the mini-batch, duplicates are summed, then each touched row gets one lazy Adam update. No dense row and no gradient
+    tensor is stored. The same bits for any number of threads.
+
+    Args:
+        table: joint table, users in rows [0, item_offset), items behind them.
+        optimizer: `LazyAdam` of this table; its step advances by the number of mini-batches.
+        users: int64 [n] user ids.
+        pos: int64 [n] item ids of positives (row item_offset + id).
+        neg: int64 [n] item ids of negatives.
+        item_offset: number of user rows.
+        batch_size: triples a mini-batch; the last one may be shorter.
+        l2: weight of the regulariser.
+
+    Returns:
+        float32 [ceil(n / batch_size)], the mean softplus part of each mini-batch's loss.
+
+    Raises:
+        IndexError: an id is out of range; nothing has changed then.
+        TypeError, ValueError: wrong dtype, device, layout or shape.
+    """
+    if optimizer.table is not table:
+        raise ValueError("bpr_step_: the optimizer belongs to another table")
+    step = reference.bpr_step_ if table.backend == "reference" else torch.ops.recsparse.bpr_step_
+    loss = step(
+        table.values,
+        optimizer.moments,
+        table.index,
+        table.cols,
+        users,
+        pos,
+        neg,
+        *table.layout,
+        item_offset,
+        batch_size,
+        optimizer.step,
+        optimizer.lr,
+        *optimizer.betas,
+        optimizer.eps,
+        l2,
+    )
+    optimizer.step += loss.numel()
+    return loss
+
+
+@torch.library.register_fake("recsparse::bpr_step_")
+def _(
+    values: Tensor,
+    moments: Tensor,
+    index: Tensor,
+    cols: Tensor,
+    users: Tensor,
+    pos: Tensor,
+    neg: Tensor,
+    kind: int,
+    rows: int,
+    dim: int,
+    item_offset: int,
+    batch_size: int,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    l2: float,
+) -> Tensor:
+    return values.new_empty((users.shape[0] + batch_size - 1) // batch_size)

@@ -1,0 +1,57 @@
+"""Rows of a packed table by id."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from recsparse import _native, reference
+
+if TYPE_CHECKING:
+    from recsparse.table import PackedTable
+
+BOUNDS = {"fatal": 0, "warning": 1, "ignore": 2}
+
+_native.load()
+
+
+def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal") -> Tensor:
+    """Gather rows into a dense tensor; slots that are not kept read 0.
+
+    Differentiable with respect to `table.values`: the gradient is a float32 [capacity] tensor in packed order, in which
+    duplicate ids are summed in ascending position (the same bits for any number of threads).
+
+    Args:
+        table: the packed table.
+        ids: int64 [n] row ids.
+        bounds: what an id outside [0, rows) does: `fatal` raises, `warning` warns once a call and reads row 0, `ignore`
+            reads row 0 (the modes of FBGEMM's bounds check).
+
+    Returns:
+        float32 [n, dim].
+
+    Raises:
+        IndexError: an id is out of range and bounds is `fatal`; names the first one.
+        TypeError, ValueError: wrong dtype, device, layout or shape.
+    """
+    if bounds not in BOUNDS:
+        raise ValueError(f"bounds is {bounds!r}, expected one of {', '.join(BOUNDS)}")
+    if table.backend == "reference":
+        return reference.lookup(table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
+    return torch.ops.recsparse.lookup(table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
+
+
+@torch.library.register_fake("recsparse::lookup")
+def _(
+    index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int = 0
+) -> Tensor:
+    return values.new_empty(ids.shape[0], dim)
+
+
+@torch.library.register_fake("recsparse::lookup_backward")
+def _(
+    grad: Tensor, index: Tensor, cols: Tensor, ids: Tensor, kind: int, rows: int, dim: int, capacity: int
+) -> Tensor:
+    return grad.new_empty(capacity)

@@ -1,0 +1,10 @@
+"""Slow, obvious versions of the ops, in torch alone: the specification that kernels are tested against."""
+
+from __future__ import annotations
+
+from recsparse.reference.bpr_grow_scores import bpr_grow_scores
+from recsparse.reference.bpr_step import bpr_step_
+from recsparse.reference.lookup import lookup
+from recsparse.reference.rows import unpack
+
+__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "unpack"]

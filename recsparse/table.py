@@ -1,0 +1,270 @@
+"""The packed table: an embedding table that stores only its kept weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsparse import _native, layout
+from recsparse.backend import resolve_backend
+from recsparse.errors import InvariantError
+
+STARTS = {"full": 0, "prefix": 1, "bernoulli": 2}
+
+
+class PackedTable:
+    """`rows` x `dim` slots of which up to `capacity` hold a weight.
+
+    The kept weights lie in one flat tensor, row by row, columns ascending; `index` says which slots they fill
+    (`csrc/core/row_layout.h`). The addresses of all tensors are fixed for the life of the table.
+
+    Attributes:
+        kind: how the kept slots are recorded: `full`, `prefix`, `bits` or `cols8`.
+        index: int64 [index words], cache-line blocks.
+        cols: uint8 [capacity] for `cols8`, else empty.
+        values: float32 [capacity], zero behind the kept weights.
+        backend: `cpu` or `reference`, resolved when the table is made.
+    """
+
+    def __init__(
+        self, rows: int, dim: int, kind: str, index: Tensor, cols: Tensor, values: Tensor, backend: str = "auto"
+    ) -> None:
+        self.backend = resolve_backend(backend)
+        self.rows, self.dim, self.kind = rows, dim, kind
+        self.index, self.cols, self.values = index, cols, values
+        self._check_shapes()
+        for tensor in (index, values):
+            torch.ops.recsparse.advise_huge_pages(tensor)
+
+    @classmethod
+    def init(
+        cls,
+        rows: int,
+        dim: int,
+        *,
+        kind: str,
+        capacity: int,
+        start: str = "bernoulli",
+        seed: int = 0,
+        std: float = 0.01,
+        backend: str = "auto",
+    ) -> PackedTable:
+        """A table from a recipe, without any dense array: peak memory is the table's own.
+
+        Weights are about N(0, std^2) (a sum of four uniforms) and, like a `bernoulli` mask, a pure function of
+        (seed, row, column).
+
+        Args:
+            rows: number of rows N.
+            dim: number of columns d, 1..256.
+            kind: index kind.
+            capacity: room for kept weights; the start fills it (a `bernoulli` start to within a few weights).
+            start: `bernoulli` (uniformly random slots), `prefix` (the first columns of every row, the rows' counts
+                differ by at most one) or `full`.
+            seed: any 64-bit integer.
+            std: standard deviation of the weights.
+            backend: `auto`, `cpu` or `reference`.
+
+        Raises:
+            ValueError: impossible sizes, or a start that `kind` cannot hold.
+        """
+        _native.load()
+        if start not in STARTS:
+            raise ValueError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
+        code = layout.kind_code(kind)
+        if not 0 <= capacity <= rows * dim:
+            raise ValueError(f"capacity is {capacity}, expected 0..rows * dim = {rows * dim}")
+        index = torch.empty(torch.ops.recsparse.index_words(code, rows, dim), dtype=torch.int64)
+        cols = torch.zeros(capacity if kind == "cols8" else 0, dtype=torch.uint8)
+        values = torch.empty(capacity)
+        for tensor in (index, cols, values):
+            torch.ops.recsparse.advise_huge_pages(tensor)
+        values.zero_()
+        torch.ops.recsparse.init_index_(index, cols, code, rows, dim, STARTS[start], capacity, seed)
+        torch.ops.recsparse.init_values_(values, index, cols, code, rows, dim, seed, std)
+        return cls(rows, dim, kind, index, cols, values, backend)
+
+    @classmethod
+    def from_dense(
+        cls,
+        dense: Tensor,
+        mask: Tensor | None = None,
+        *,
+        kind: str = "bits",
+        capacity: int | None = None,
+        backend: str = "auto",
+    ) -> PackedTable:
+        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0).
+
+        Raises:
+            ValueError: NaN or infinity in a kept weight, more kept weights than `capacity`, or a mask that `kind`
+                cannot hold.
+        """
+        from recsparse.ops import pack
+
+        if mask is None:
+            mask = dense != 0
+        finite = torch.isfinite(dense) | ~mask
+        if not bool(finite.all()):
+            row, col = (int(x) for x in (~finite).nonzero()[0])
+            raise ValueError(f"from_dense: dense[{row}, {col}] is {dense[row, col]}, expected finite weights")
+        if capacity is None:
+            capacity = int(mask.sum())
+        index, cols, values = pack(dense, mask, kind, capacity)
+        return cls(dense.shape[0], dense.shape[1], kind, index, cols, values, backend)
+
+    @classmethod
+    def from_csr(
+        cls,
+        crow: Tensor,
+        col: Tensor,
+        values: Tensor,
+        dim: int,
+        *,
+        kind: str = "cols8",
+        capacity: int | None = None,
+        backend: str = "auto",
+    ) -> PackedTable:
+        """Pack a CSR matrix: int64 `crow` [rows + 1], int64 `col` [nnz] ascending in each row, float32 `values` [nnz].
+
+        Raises:
+            ValueError: inconsistent offsets, or columns that are out of range, unsorted or repeated.
+        """
+        rows, nnz = crow.numel() - 1, col.numel()
+        lengths = crow.diff()
+        if rows < 0 or int(crow[0]) != 0 or int(crow[-1]) != nnz or bool((lengths < 0).any()) or values.numel() != nnz:
+            raise ValueError("from_csr: crow must ascend from 0 to the number of columns and values")
+        row_of = torch.repeat_interleave(torch.arange(rows), lengths)
+        if nnz and (int(col.min()) < 0 or int(col.max()) >= dim):
+            raise ValueError(f"from_csr: columns must lie in 0..{dim - 1}")
+        keys = row_of * dim + col
+        if bool((keys.diff() <= 0).any()):
+            raise ValueError("from_csr: columns must ascend within each row, without repeats")
+        dense = torch.zeros(rows, dim, dtype=values.dtype)
+        mask = torch.zeros(rows, dim, dtype=torch.bool)
+        dense.view(-1)[keys] = values
+        mask.view(-1)[keys] = True
+        return cls.from_dense(dense, mask, kind=kind, capacity=capacity, backend=backend)
+
+    @property
+    def capacity(self) -> int:
+        """Number of weights that the table has room for."""
+        return self.values.numel()
+
+    @property
+    def layout(self) -> tuple[int, int, int]:
+        """(kind code, rows, dim), as the native ops take it."""
+        return layout.kind_code(self.kind), self.rows, self.dim
+
+    @property
+    def nnz(self) -> int:
+        """Number of kept weights."""
+        if self.kind == "full" or self.rows == 0:
+            return self.capacity
+        per_block = layout.rows_per_block(self.kind, self.dim)
+        first = (self.rows - 1) // per_block * per_block
+        words = self.index.numel() // (first // per_block + 1)
+        block = self.index[-words:].clone()
+        start = int(block[0])
+        block[0] = 0
+        cols = self.cols[:0] if self.kind != "cols8" else self.cols[start:]
+        code = layout.kind_code(self.kind)
+        counts = torch.ops.recsparse.row_counts(block, cols, cols.numel(), code, self.rows - first, self.dim)
+        return start + int(counts.sum())
+
+    @property
+    def density(self) -> float:
+        """Kept weights as a share of all slots."""
+        return self.nnz / max(1, self.rows * self.dim)
+
+    def row_counts(self) -> Tensor:
+        """Kept weights of each row, int64 [rows]."""
+        return torch.ops.recsparse.row_counts(self.index, self.cols, self.capacity, *self.layout)
+
+    def row(self, i: int) -> Tensor:
+        """Row i as float32 [dim]."""
+        return self.lookup(torch.tensor([i]))[0]
+
+    def lookup(self, ids: Tensor, bounds: str = "fatal") -> Tensor:
+        """Rows by id, float32 [len(ids), dim]; see `recsparse.ops.lookup`."""
+        from recsparse.ops import lookup
+
+        return lookup(self, ids, bounds=bounds)
+
+    def to_dense(self) -> Tensor:
+        """float32 [rows, dim], 0 where nothing is kept."""
+        from recsparse.ops import unpack
+
+        return unpack(self)[0]
+
+    def mask(self) -> Tensor:
+        """bool [rows, dim], where a weight is kept."""
+        from recsparse.ops import unpack
+
+        return unpack(self)[1]
+
+    def to_csr(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(crow int64 [rows + 1], col int64 [nnz], values float32 [nnz])."""
+        counts = self.row_counts()
+        crow = torch.zeros(self.rows + 1, dtype=torch.int64)
+        torch.cumsum(counts, 0, out=crow[1:])
+        col = self.cols[: self.nnz].long() if self.kind == "cols8" else self.mask().nonzero()[:, 1]
+        return crow, col, self.values[: self.nnz].clone()
+
+    def nbytes(self) -> dict[str, int]:
+        """Exact bytes held: values, index (with the columns of `cols8`) and their total."""
+        values = self.values.numel() * self.values.element_size()
+        index = self.index.numel() * self.index.element_size() + self.cols.numel()
+        return {"values": values, "index": index, "total": values + index}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors of the table, not copies."""
+        return {"index": self.index, "cols": self.cols, "values": self.values}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Copy the tensors of a table of the same shape, then check them.
+
+        Raises:
+            ValueError: a tensor is missing or has another shape or dtype.
+            InvariantError: the index is inconsistent or a weight is not finite.
+        """
+        for name, own in self.state_dict().items():
+            new = state.get(name)
+            if new is None or new.shape != own.shape or new.dtype != own.dtype:
+                found = "nothing" if new is None else f"{new.dtype} {list(new.shape)}"
+                raise ValueError(f"table {name}: found {found}, expected {own.dtype} {list(own.shape)}")
+        for name, own in self.state_dict().items():
+            own.copy_(state[name])
+        self.check_invariants()
+
+    def check_invariants(self) -> None:
+        """Check the whole table: block starts, lengths, columns, capacity, finite weights, zeros behind the weights.
+
+        Raises:
+            InvariantError: says which one is broken, and where.
+        """
+        broken = torch.ops.recsparse.check_index(self.index, self.cols, self.capacity, *self.layout)
+        if broken:
+            raise InvariantError(broken)
+        if not bool(torch.isfinite(self.values).all()):
+            at = int((~torch.isfinite(self.values)).nonzero()[0])
+            raise InvariantError(f"weight {at} of the table is {float(self.values[at])}, expected a finite number")
+        if bool(self.values[self.nnz :].any()):
+            raise InvariantError("values behind the kept weights are not zero")
+
+    def _check_shapes(self) -> None:
+        words = layout.index_nbytes(self.kind, self.rows, self.dim) // 8
+        if self.index.numel() != words:
+            raise ValueError(f"index has {self.index.numel()} words, expected {words}")
+        expected = self.capacity if self.kind == "cols8" else 0
+        if self.cols.numel() != expected:
+            raise ValueError(f"cols has {self.cols.numel()} entries, expected {expected}")
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedTable(rows={self.rows}, dim={self.dim}, kind={self.kind!r}, nnz={self.nnz}, "
+            f"capacity={self.capacity}, backend={self.backend!r})"
+        )
+
