@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "cpu/barrier.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/row_sort.h"
@@ -114,6 +115,7 @@ void bpr_step(const BprStepArgs& args, int threads) {
   const uint64_t* sorted[256];
   if (threads > 256) threads = 256;
 
+  Barrier barrier(threads);
   parallel_region(threads, [&](int rank) {
     for (int64_t group = 0; group < batches; group += threads) {
       if (group + rank < batches) {
@@ -127,13 +129,13 @@ void bpr_step(const BprStepArgs& args, int threads) {
         }
         sorted[rank] = radix_sort(keys, keys + 3 * full, 3 * batch.count, shift, row_bits);
       }
-      if (threads > 1) thread_barrier();
+      barrier.wait();
       for (int64_t b = group; b < batches && b < group + threads; ++b) {
         BprBatch batch = batch_of(b);
         batch.keys = sorted[b - group];
         const Range triples = static_range(batch.count, kBprChunk, rank, threads);
         if (triples.begin < triples.end) kernel.score(batch, triples.begin, triples.end);
-        if (threads > 1) thread_barrier();
+        barrier.wait();
         const int64_t keys = 3 * batch.count;
         const int64_t begin = row_boundary(batch.keys, keys, shift, keys * rank / threads);
         const int64_t end = row_boundary(batch.keys, keys, shift, keys * (rank + 1) / threads);
@@ -143,7 +145,7 @@ void bpr_step(const BprStepArgs& args, int threads) {
           for (int64_t c = 0; c * kBprChunk < batch.count; ++c) sum += work.chunk_loss[c];
           args.loss[b] = static_cast<float>(sum / static_cast<double>(batch.count));
         }
-        if (threads > 1) thread_barrier();
+        barrier.wait();
       }
     }
   });

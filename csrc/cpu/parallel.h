@@ -8,12 +8,6 @@
 
 namespace recsparse {
 
-// Inside a parallel region.
-static inline int thread_rank() { return omp_get_thread_num(); }
-static inline void thread_barrier() {
-#pragma omp barrier
-}
-
 // Runs body(rank) once on each of `threads` threads.
 template <class Body>
 static inline void parallel_region(int threads, Body&& body) {
