@@ -6,5 +6,6 @@ from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.lookup import lookup
 from recsparse.ops.pack import pack, unpack
+from recsparse.ops.select import Selection, select
 
-__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "pack", "unpack"]
+__all__ = ["Selection", "bpr_grow_scores", "bpr_step_", "lookup", "pack", "select", "unpack"]

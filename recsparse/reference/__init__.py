@@ -6,5 +6,6 @@ from recsparse.reference.bpr_grow_scores import bpr_grow_scores
 from recsparse.reference.bpr_step import bpr_step_
 from recsparse.reference.lookup import lookup
 from recsparse.reference.rows import unpack
+from recsparse.reference.select import select
 
-__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "unpack"]
+__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "select", "unpack"]
