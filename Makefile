@@ -3,6 +3,8 @@
 # PYTEST_ARGS="-k lookup"       is passed on to pytest by `make test`
 
 BIN := .venv/bin
+# Tools run as modules: they may come from the packages of the interpreter behind .venv, which has its own bin folder.
+CLANG_FORMAT := $(BIN)/python -c 'from clang_format import clang_format as run; run()'
 CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: run test build lint format bench-quick bench-peers clean
@@ -20,16 +22,16 @@ build:
 
 lint:
 	@scripts/bootstrap.sh dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(CLANG_FORMAT) --dry-run -Werror $(CXX_FILES)
+	$(BIN)/python -m mypy
 
 format:
 	@scripts/bootstrap.sh dev
-	$(BIN)/ruff check --fix-only .
-	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(CXX_FILES)
+	$(BIN)/python -m ruff check --fix-only .
+	$(BIN)/python -m ruff format .
+	$(CLANG_FORMAT) -i $(CXX_FILES)
 
 bench-quick:
 	@scripts/bootstrap.sh plot
