@@ -1,4 +1,4 @@
-#include "interactions.h"
+#include "host/interactions.h"
 
 #include <sys/stat.h>
 
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <memory>
 
-#include "../core/philox.h"
+#include "core/philox.h"
 
 namespace recsparse::host {
 namespace {

@@ -5,9 +5,10 @@
 
 #include <limits>
 
-#include "../core/philox.h"
-#include "interactions.h"
-#include "topk.h"
+#include "core/philox.h"
+#include "host/interactions.h"
+#include "host/synthetic.h"
+#include "host/topk.h"
 
 namespace py = pybind11;
 
@@ -123,6 +124,20 @@ py::tuple py_topk_rows(const Array<float>& scores, const Array<int64_t>& seen_in
   return py::make_tuple(items, best);
 }
 
+py::tuple py_materialise(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree, uint64_t seed,
+                         int64_t pairs) {
+  constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
+  require(n_users >= 1 && n_users <= kMax && n_items >= 2 && n_items <= kMax, "sizes must be in 2 .. 2^31 - 1");
+  require(1 <= min_degree && min_degree <= max_degree && max_degree < n_items && max_degree <= kMaxSyntheticDegree,
+          "degrees must satisfy 1 <= min <= max < n_items and max <= 1024");
+  Csr csr;
+  {
+    const py::gil_scoped_release unlocked;
+    csr = materialise(make_synthetic(n_users, n_items, min_degree, max_degree, seed), pairs);
+  }
+  return py::make_tuple(to_numpy(std::move(csr.indptr)), to_numpy(std::move(csr.items)));
+}
+
 py::tuple py_philox(uint64_t seed, uint64_t counter, uint32_t counter2, uint32_t stream) {
   const Philox4 r = philox(seed, counter, counter2, stream);
   return py::make_tuple(r.w[0], r.w[1], r.w[2], r.w[3]);
@@ -152,6 +167,9 @@ PYBIND11_MODULE(_host, m) {
         "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal "
         "scores rank by\n"
         "lower item id, short rows are padded with -1 and -inf. Same result for any `threads`. ValueError on NaN.");
+  m.def("materialise_synthetic", &py_materialise, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
+        py::arg("max_degree"), py::arg("seed"), py::arg("pairs"),
+        "The generated stream as (indptr, items): exactly `pairs` unique pairs, every item at least once.");
   m.def("philox", &py_philox, py::arg("seed"), py::arg("counter"), py::arg("counter2"), py::arg("stream"),
         "One Philox4x32-10 block -> four 32-bit words; a draw is a pure function of the arguments.");
 }

@@ -1,4 +1,4 @@
-#include "topk.h"
+#include "host/topk.h"
 
 #include <algorithm>
 #include <atomic>
@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "parallel.h"
+#include "host/parallel.h"
 
 namespace recsparse::host {
 namespace {

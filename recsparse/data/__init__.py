@@ -1,7 +1,22 @@
-"""Interaction data: reading, splitting, generating and sampling."""
+"""Interaction data: reading, splitting, generating, downloading and sampling."""
 
 from __future__ import annotations
 
 from recsparse.data.dataset import Dataset, Interactions, load_folder
+from recsparse.data.presets import PRESETS, generate, stream
+from recsparse.data.registry import REGISTRY, download
+from recsparse.data.sampler import Sampler
+from recsparse.data.synthetic import SyntheticStream
 
-__all__ = ["Dataset", "Interactions", "load_folder"]
+__all__ = [
+    "PRESETS",
+    "REGISTRY",
+    "Dataset",
+    "Interactions",
+    "Sampler",
+    "SyntheticStream",
+    "download",
+    "generate",
+    "load_folder",
+    "stream",
+]

@@ -6,6 +6,17 @@ from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.lookup import lookup
 from recsparse.ops.pack import pack, unpack
+from recsparse.ops.sample import sample, sample_synthetic
 from recsparse.ops.select import Selection, select
 
-__all__ = ["Selection", "bpr_grow_scores", "bpr_step_", "lookup", "pack", "select", "unpack"]
+__all__ = [
+    "Selection",
+    "bpr_grow_scores",
+    "bpr_step_",
+    "lookup",
+    "pack",
+    "sample",
+    "sample_synthetic",
+    "select",
+    "unpack",
+]
