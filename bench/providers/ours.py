@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from recsparse import ops
 
-from .. import inputs
+from .. import inputs, memory
+from ..ops.bpr_step import CHUNK, L2, BprProblem
 from ..ops.lookup import LookupProblem
-from ..registry import OURS, Trial, provider
+from ..ops.pack import PackProblem
+from ..ops.prune_regrow import DenseTable, PruneProblem
+from ..ops.sample import SampleProblem
+from ..ops.select import SelectProblem
+from ..registry import OURS, Traffic, Trial, provider
 
 
 @provider("lookup", OURS)
@@ -18,9 +24,130 @@ def lookup(problem: LookupProblem) -> Trial:
     table, ids = problem.table, problem.ids
 
     @torch.no_grad()
-    def run(number: int) -> torch.Tensor:
+    def run(number: int) -> Tensor:
         return ops.lookup(table, ids[number])
 
     traffic = replace(inputs.packed_gather(problem.case.batch, table), stream=problem.result_bytes)
     held = table.nbytes()["total"]
     return Trial(run, run, traffic, held, problem.case.batch, backend=table.backend, note="allocates the result")
+
+
+def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
+    table, optimizer, batch = problem.table, problem.optimizer, problem.case.batch
+    initial = table.values.detach().clone()
+
+    def step(number: int, count: int) -> Tensor:
+        users, pos, neg = problem.batches(number, count)
+        return ops.bpr_step_(table, optimizer, users, pos, neg, item_offset=problem.n_users, batch_size=batch, l2=L2)
+
+    def answer(steps: int) -> tuple[Tensor, Tensor, bool, bool]:
+        with torch.no_grad():
+            table.values.copy_(initial)
+            optimizer.moments.zero_()
+            optimizer.step = 0
+            losses = torch.cat([step(number, 1) for number in range(steps)])
+            return losses, ops.lookup(table, problem.check_rows), True, True
+
+    # Each touched row is read and written: the index once, weight and both moments.
+    traffic = inputs.packed_gather(3 * batch * chunk, table, arrays=3, passes=2)
+    held = table.nbytes()["total"] + optimizer.nbytes()
+    return Trial(
+        lambda number: step(number, chunk),
+        answer,
+        replace(traffic, table=held),
+        held,
+        batch * chunk,
+        steps=chunk,
+        backend=table.backend,
+        note=f"lazy, masked; {chunk} mini-batches a call",
+    )
+
+
+@provider("bpr_step", OURS)
+def bpr_step(problem: BprProblem) -> Trial:
+    """As the trainer calls it: a chunk of mini-batches at a time, each an exact step."""
+    return _bpr_step(problem, CHUNK)
+
+
+@provider("bpr_step", f"{OURS}[one batch a call]")
+def bpr_step_single(problem: BprProblem) -> Trial:
+    return _bpr_step(problem, 1)
+
+
+@provider("select", OURS)
+def select(problem: SelectProblem) -> Trial:
+    def run(number: int) -> tuple[float, int]:
+        found = ops.select(problem.values[number], problem.k)
+        return found.threshold, found.ties
+
+    traffic = Traffic(stream=problem.case.slots * inputs.FLOAT)
+    return Trial(run, run, traffic, memory.nbytes(problem.values[0]), problem.case.slots)
+
+
+@provider("prune_regrow", OURS)
+def prune_regrow(problem: PruneProblem) -> Trial:
+    table, moments, count = problem.table, problem.moments, problem.replaced
+    saved_table = {name: part.clone() for name, part in table.state_dict().items()}
+    saved_moments = moments.clone()
+
+    def before(number: int) -> None:
+        table.load_state_dict(saved_table)
+        moments.copy_(saved_moments)
+
+    def run(number: int) -> None:
+        keys, scores = problem.candidates[number]
+        ops.prune_regrow_(table, moments, keys, scores, drop=count, grow=count)
+
+    def answer(number: int) -> DenseTable:
+        before(number)
+        run(number)
+        return problem.unpacked()
+
+    stored = table.nbytes()
+    held = stored["total"] + memory.nbytes(moments)
+    # Values are read once to select; then values, moments and index are read and written.
+    traffic = Traffic(stream=stored["values"] + 2 * held)
+    return Trial(run, answer, traffic, held, problem.case.slots, before=before, backend=table.backend)
+
+
+@provider("sample", OURS)
+def sample(problem: SampleProblem) -> Trial:
+    users = torch.arange(problem.n_users)
+    batch = problem.case.batch
+
+    def run(number: int) -> tuple[Tensor, Tensor, Tensor]:
+        return ops.sample(
+            problem.indptr, problem.items, users, problem.n_items, seed=1, start=number * batch, count=batch
+        )
+
+    held = memory.nbytes(problem.indptr, problem.items, users)
+    return Trial(run, run, Traffic(), held, batch, note="every negative true, no rejection")
+
+
+@provider("pack", OURS)
+def pack(problem: PackProblem) -> Trial:
+    table, kind, count = problem.table, problem.case.kind, len(problem.values)
+
+    def run(number: int) -> tuple[Tensor, Tensor, Tensor]:
+        return ops.pack(problem.dense, problem.mask, kind, count)
+
+    def answer(number: int) -> tuple[Tensor, Tensor]:
+        index, cols, values = run(number)
+        table.load_state_dict({"index": index, "cols": cols, "values": values})
+        return values[:count], table.to_dense()
+
+    traffic = Traffic(stream=problem.case.slots * (inputs.FLOAT + 1) + table.nbytes()["total"])
+    held = memory.nbytes(problem.dense, problem.mask)
+    return Trial(run, answer, traffic, held, problem.case.slots, backend=table.backend)
+
+
+@provider("unpack", OURS)
+def unpack(problem: PackProblem) -> Trial:
+    table = problem.table
+
+    def run(number: int) -> tuple[Tensor, Tensor]:
+        return ops.unpack(table)
+
+    stored = table.nbytes()["total"]
+    traffic = Traffic(stream=problem.case.slots * (inputs.FLOAT + 1) + stored)
+    return Trial(run, run, traffic, stored, problem.case.slots, backend=table.backend, note="dense and mask")
