@@ -26,7 +26,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
-    """float32 [rows, dim] with the kept slots non-zero (|w| < scale) and the others exactly 0.
+    """float32 [rows, dim] with the kept slots non-zero, of both signs, scale / 3 <= |w| <= scale, the others exactly 0.
 
     Kept slots are Bernoulli(density); for kind ``prefix`` a row keeps its first columns, as many as the Bernoulli mask
     would have kept. Built in chunks: the only large array is the result.
@@ -35,6 +35,7 @@ def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
         raise UserError(f"--kind full keeps every weight: --density {case.density:g} must be 1; use --kind bits")
     dense = memory.empty(case.rows, case.dim)
     source = generator(seed)
+    signs = torch.where(torch.arange(case.dim) % 2 == 0, scale / 1.5, -scale / 1.5)
     for start in range(0, case.rows, ROWS_PER_CHUNK):
         chunk = dense[start : start + ROWS_PER_CHUNK]
         chunk.uniform_(0.0, 1.0, generator=source)
@@ -42,10 +43,8 @@ def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
         if case.kind == "prefix":
             kept = torch.arange(case.dim) < kept.sum(dim=1, keepdim=True)
             chunk.uniform_(0.0, case.density, generator=source)
-        # One draw gives mask and value: below the density it is uniform, spread here over (-scale, scale) without 0.
-        chunk.mul_(2 * scale / case.density).sub_(scale)
-        chunk[chunk == 0] = scale / 2
-        chunk.mul_(kept)
+        # One draw gives mask and value: below the density it is uniform again.
+        chunk.mul_(1 / case.density).add_(0.5).mul_(signs).mul_(kept)
     return dense
 
 

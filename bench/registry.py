@@ -111,8 +111,10 @@ class Op(Protocol):
 
     name: str
     unit: str
-    shown: tuple[str, ...]
-    """Fields of the case that matter to the op."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Fields of the case that matter to the op."""
 
     def cases(self, quick: bool) -> list[Case]: ...
 

@@ -31,7 +31,7 @@ def csr(problem: LookupProblem) -> Trial:
     values = problem.dense[mask].numpy()
     ids, out = problem.ids, problem.out
     array = out.numpy()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))
 
     def run(number: int) -> torch.Tensor:
         gather(starts, columns, values, ids[number].numpy(), array)

@@ -41,12 +41,11 @@ def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
         return ops.bpr_step_(table, optimizer, users, pos, neg, item_offset=problem.n_users, batch_size=batch, l2=L2)
 
     def answer(steps: int) -> tuple[Tensor, Tensor, bool, bool]:
-        with torch.no_grad():
-            table.values.copy_(initial)
-            optimizer.moments.zero_()
-            optimizer.step = 0
-            losses = torch.cat([step(number, 1) for number in range(steps)])
-            return losses, ops.lookup(table, problem.check_rows), True, True
+        table.values.detach().copy_(initial)
+        optimizer.moments.zero_()
+        optimizer.step = 0
+        losses = torch.cat([step(number, 1) for number in range(steps)])
+        return losses, ops.lookup(table, problem.check_rows).detach(), True, True
 
     # Each touched row is read and written: the index once, weight and both moments.
     traffic = inputs.packed_gather(3 * batch * chunk, table, arrays=3, passes=2)
