@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recsparse import ops
 from recsparse.errors import UserError
 from recsparse.table import PackedTable
 
@@ -48,8 +49,10 @@ def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
     return dense
 
 
-def pack_table(dense: Tensor, case: Case) -> PackedTable:
-    return PackedTable.from_dense(dense, dense != 0, kind=case.kind)
+def pack_table(dense: Tensor, mask: Tensor, kind: str) -> PackedTable:
+    """A table of the masked weights, on pages like those of a table that `PackedTable.init` made for training."""
+    index, cols, values = (memory.copied(part) for part in ops.pack(dense, mask, kind, int(mask.sum())))
+    return PackedTable(*dense.shape, kind, index, cols, values)
 
 
 def parse_ids(text: str) -> float | None:

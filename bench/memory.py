@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import mmap
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MADV_HUGEPAGE = 14
+from recsparse import _native
+
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
+_LARGE = 32 << 20
 
 
 def _libc() -> Any:
     try:
-        libc = ctypes.CDLL("libc.so.6", use_errno=True)
-        libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-        return libc
-    except (OSError, AttributeError):
+        return ctypes.CDLL("libc.so.6")
+    except OSError:
         return None
 
 
@@ -32,14 +32,18 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     Random access to a table of gigabytes is bound by address translation with 4 KiB pages; giving huge pages to one
     side only would measure the page size.
     """
+    _native.load()
+    if math.prod(shape) * dtype.itemsize >= _LARGE:
+        # Reused heap pages would keep the small size that they have.
+        release()
     tensor = torch.empty(*shape, dtype=dtype)
-    huge = 2 << 20
-    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (tensor.data_ptr() + tensor.numel() * tensor.element_size() - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    libc = _libc()
-    if libc is not None and length >= huge:
-        libc.madvise(start, length, _MADV_HUGEPAGE)
+    torch.ops.recsparse.advise_huge_pages(tensor)
     return tensor
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """The same values in a tensor made by `empty`."""
+    return empty(*tensor.shape, dtype=tensor.dtype).copy_(tensor)
 
 
 def keep_freed_memory() -> bool:

@@ -67,7 +67,7 @@ class BprProblem:
 
     @cached_property
     def table(self) -> PackedTable:
-        return inputs.pack_table(self.initial, self.case)
+        return inputs.pack_table(self.initial, self.initial != 0, self.case.kind)
 
     @cached_property
     def optimizer(self) -> LazyAdam:

@@ -26,7 +26,7 @@ class LookupProblem:
 
     @cached_property
     def table(self) -> PackedTable:
-        return inputs.pack_table(self.dense, self.case)
+        return inputs.pack_table(self.dense, self.mask, self.case.kind)
 
     @cached_property
     def mask(self) -> Tensor:

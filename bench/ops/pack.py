@@ -22,7 +22,7 @@ class PackProblem:
 
     @cached_property
     def table(self) -> PackedTable:
-        return inputs.pack_table(self.dense, self.case)
+        return inputs.pack_table(self.dense, self.mask, self.case.kind)
 
     @cached_property
     def csr(self) -> Tensor:

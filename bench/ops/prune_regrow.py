@@ -89,7 +89,7 @@ class PruneProblem:
 
     @cached_property
     def table(self) -> PackedTable:
-        return PackedTable.from_dense(self.saved.w, self.saved.mask, kind=self.case.kind)
+        return inputs.pack_table(self.saved.w, self.saved.mask, self.case.kind)
 
     @cached_property
     def moments(self) -> Tensor:
