@@ -70,6 +70,10 @@ class BprProblem:
         return inputs.pack_table(self.initial, self.initial != 0, self.case.kind)
 
     @cached_property
+    def packed_initial(self) -> Tensor:
+        return self.table.values.clone()
+
+    @cached_property
     def optimizer(self) -> LazyAdam:
         return LazyAdam(self.table, lr=LR, betas=(BETA1, BETA2), eps=EPS)
 
@@ -87,6 +91,11 @@ class BprProblem:
     def scratch(self) -> Tensor:
         """float32 [rows, dim] of zeros, for the peer that sums the gradients of repeated rows in place."""
         return memory.empty(*self.initial.shape).zero_()
+
+    def reset_packed(self) -> None:
+        self.table.values.copy_(self.packed_initial)
+        self.optimizer.moments.zero_()
+        self.optimizer.step = 0
 
     def reset_dense(self) -> None:
         self.dense.w.copy_(self.initial)

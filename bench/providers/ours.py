@@ -33,16 +33,13 @@ def lookup(problem: LookupProblem) -> Trial:
 
 def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
     table, optimizer, batch = problem.table, problem.optimizer, problem.case.batch
-    initial = table.values.detach().clone()
 
     def step(number: int, count: int) -> Tensor:
         users, pos, neg = problem.batches(number, count)
         return ops.bpr_step_(table, optimizer, users, pos, neg, item_offset=problem.n_users, batch_size=batch, l2=L2)
 
     def answer(steps: int) -> tuple[Tensor, Tensor, bool, bool]:
-        table.values.detach().copy_(initial)
-        optimizer.moments.zero_()
-        optimizer.step = 0
+        problem.reset_packed()
         losses = torch.cat([step(number, 1) for number in range(steps)])
         return losses, ops.lookup(table, problem.check_rows).detach(), True, True
 

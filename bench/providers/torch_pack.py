@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,9 @@ def _traffic(problem: PackProblem, packed: int) -> Traffic:
 
 @provider("pack", "torch.to_sparse_csr")
 def to_csr(problem: PackProblem) -> Trial:
+    # torch says once in a process that CSR is in beta.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+
     def run(number: int) -> Tensor:
         return problem.dense.to_sparse_csr()
 

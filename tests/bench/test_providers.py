@@ -43,6 +43,12 @@ def test_provider_is_right_and_gets_a_time(op: str, peer: Provider) -> None:
         assert row["held_bytes"] > 0
 
 
+@pytest.mark.parametrize("op", OP_NAMES)
+def test_providers_of_one_case_do_not_disturb_each_other(op: str) -> None:
+    rows = run_case(get_op(op), get_op(op).cases(quick=True)[0], providers_of(op), OPTIONS, quiet)
+    assert [row["note"] for row in rows if row["correct"] is False] == []
+
+
 @pytest.mark.parametrize("kind", ["bits", "cols8", "prefix", "full"])
 @pytest.mark.parametrize("op", ["lookup", "bpr_step", "pack", "unpack"])
 def test_ours_in_every_index_kind(op: str, kind: str) -> None:
