@@ -81,7 +81,8 @@ class Lookup : public torch::autograd::Function<Lookup> {
                             int64_t bounds) {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({index, cols, ids});
-    context->saved_data["layout"] = std::vector<int64_t>{kind, rows, dim, values.numel()};
+    context->saved_data["layout"] = std::vector<int64_t>{kind, rows, dim};
+    context->saved_data["capacity"] = values.sym_numel();
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("recsparse::lookup", "")
                                .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
@@ -96,9 +97,9 @@ class Lookup : public torch::autograd::Function<Lookup> {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("recsparse::lookup_backward", "")
                                .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t)>();
-    const at::Tensor grad_values =
-        op.call(grads[0], saved[0], saved[1], saved[2], layout[0], layout[1], layout[2], layout[3]);
+                                                 const at::Tensor&, int64_t, int64_t, int64_t, c10::SymInt)>();
+    const at::Tensor grad_values = op.call(grads[0], saved[0], saved[1], saved[2], layout[0], layout[1], layout[2],
+                                           context->saved_data["capacity"].toSymInt());
     const at::Tensor none;
     return {none, none, grad_values, none, none, none, none, none};
   }
@@ -116,8 +117,8 @@ TORCH_LIBRARY_FRAGMENT(recsparse, m) {
       "lookup(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0) -> "
       "Tensor");
   m.def(
-      "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, int capacity) "
-      "-> Tensor");
+      "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, SymInt "
+      "capacity) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
