@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import _native, reference
+from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
     from recsparse.table import PackedTable
@@ -18,7 +19,7 @@ _native.load()
 def bpr_grow_scores(
     table: PackedTable, users: Tensor, pos: Tensor, neg: Tensor, *, item_offset: int, limit: int
 ) -> tuple[Tensor, Tensor]:
-    """|dL/dw| of the slots that are not kept, L = mean softplus(s_neg - s_pos) over the triples, at the current weights.
+    """|dL/dw| of the slots that are not kept, L = mean softplus(s_neg - s_pos) over the triples, at current weights.
 
     This is the growth score of dynamic sparse training (RigL, DSL), for touched rows only and without a dense gradient:
     a row's full-width gradient lives in registers.
@@ -54,5 +55,6 @@ def _(
     item_offset: int,
     limit: int,
 ) -> tuple[Tensor, Tensor]:
+    check_devices("bpr_grow_scores", values, index=index, cols=cols, users=users, pos=pos, neg=neg)
     found = torch.library.get_ctx().new_dynamic_size()
     return values.new_empty(found, dtype=torch.int64), values.new_empty(found)

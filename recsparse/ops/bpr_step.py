@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import _native, reference
+from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
     from recsparse.optim import LazyAdam
@@ -96,4 +97,5 @@ def _(
     eps: float,
     l2: float,
 ) -> Tensor:
+    check_devices("bpr_step_", values, moments=moments, index=index, cols=cols, users=users, pos=pos, neg=neg)
     return values.new_empty((users.shape[0] + batch_size - 1) // batch_size)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import _native, reference
+from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
     from recsparse.table import PackedTable
@@ -47,11 +48,11 @@ def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal") -> Tensor:
 def _(
     index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int = 0
 ) -> Tensor:
+    check_devices("lookup", values, index=index, cols=cols, ids=ids)
     return values.new_empty(ids.shape[0], dim)
 
 
 @torch.library.register_fake("recsparse::lookup_backward")
-def _(
-    grad: Tensor, index: Tensor, cols: Tensor, ids: Tensor, kind: int, rows: int, dim: int, capacity: int
-) -> Tensor:
+def _(grad: Tensor, index: Tensor, cols: Tensor, ids: Tensor, kind: int, rows: int, dim: int, capacity: int) -> Tensor:
+    check_devices("lookup_backward", grad, index=index, cols=cols, ids=ids)
     return grad.new_empty(capacity)

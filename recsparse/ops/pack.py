@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import _native, layout, reference
+from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
     from recsparse.table import PackedTable
@@ -46,6 +47,7 @@ def unpack(table: PackedTable) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("recsparse::pack")
 def _(dense: Tensor, mask: Tensor, kind: int, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
+    check_devices("pack", dense, mask=mask)
     rows, dim = dense.shape
     words = torch.ops.recsparse.index_words(kind, int(rows), int(dim))
     index = dense.new_empty(words, dtype=torch.int64)
@@ -55,4 +57,5 @@ def _(dense: Tensor, mask: Tensor, kind: int, capacity: int) -> tuple[Tensor, Te
 
 @torch.library.register_fake("recsparse::unpack")
 def _(index: Tensor, cols: Tensor, values: Tensor, kind: int, rows: int, dim: int) -> tuple[Tensor, Tensor]:
+    check_devices("unpack", values, index=index, cols=cols)
     return values.new_empty(rows, dim), values.new_empty(rows, dim, dtype=torch.bool)
