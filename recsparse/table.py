@@ -162,7 +162,7 @@ class PackedTable:
     def nnz(self) -> int:
         """Number of kept weights."""
         if self.kind == "full" or self.rows == 0:
-            return self.capacity
+            return self.rows * self.dim
         per_block = layout.rows_per_block(self.kind, self.dim)
         first = (self.rows - 1) // per_block * per_block
         words = self.index.numel() // (first // per_block + 1)
@@ -261,10 +261,12 @@ class PackedTable:
         expected = self.capacity if self.kind == "cols8" else 0
         if self.cols.numel() != expected:
             raise ValueError(f"cols has {self.cols.numel()} entries, expected {expected}")
+        slots = self.rows * self.dim
+        if self.kind == "full" and self.capacity != slots:
+            raise ValueError(f"values has {self.capacity} entries, expected rows * dim = {slots} for kind full")
 
     def __repr__(self) -> str:
         return (
             f"PackedTable(rows={self.rows}, dim={self.dim}, kind={self.kind!r}, nnz={self.nnz}, "
             f"capacity={self.capacity}, backend={self.backend!r})"
         )
-
