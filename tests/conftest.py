@@ -44,7 +44,7 @@ def data_dir() -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def poison() -> Iterator[None]:
     """Fresh memory from torch holds NaN (integers: the largest value), so that an unwritten output shows."""
     before = torch.utils.deterministic.fill_uninitialized_memory, torch.are_deterministic_algorithms_enabled()
