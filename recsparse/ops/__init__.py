@@ -6,6 +6,7 @@ from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.lookup import lookup
 from recsparse.ops.pack import pack, unpack
+from recsparse.ops.prune_regrow import prune_regrow_
 from recsparse.ops.sample import sample, sample_synthetic
 from recsparse.ops.select import Selection, select
 
@@ -15,6 +16,7 @@ __all__ = [
     "bpr_step_",
     "lookup",
     "pack",
+    "prune_regrow_",
     "sample",
     "sample_synthetic",
     "select",

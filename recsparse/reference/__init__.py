@@ -5,8 +5,18 @@ from __future__ import annotations
 from recsparse.reference.bpr_grow_scores import bpr_grow_scores
 from recsparse.reference.bpr_step import bpr_step_
 from recsparse.reference.lookup import lookup
+from recsparse.reference.prune_regrow import prune_regrow_
 from recsparse.reference.rows import unpack
 from recsparse.reference.sample import sample, sample_synthetic
 from recsparse.reference.select import select
 
-__all__ = ["bpr_grow_scores", "bpr_step_", "lookup", "sample", "sample_synthetic", "select", "unpack"]
+__all__ = [
+    "bpr_grow_scores",
+    "bpr_step_",
+    "lookup",
+    "prune_regrow_",
+    "sample",
+    "sample_synthetic",
+    "select",
+    "unpack",
+]

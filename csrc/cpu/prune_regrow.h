@@ -1,0 +1,84 @@
+// prune_regrow_: drop the smallest weights of a packed table, grow the best candidates, rebuild the table in place.
+#pragma once
+
+#include <cstdint>
+
+#include "core/row_layout.h"
+
+namespace recsparse {
+
+struct PruneRegrowArgs {
+  Layout layout;  // kind bits or cols8
+  uint64_t* index;
+  uint8_t* cols;   // [capacity] for cols8
+  float* values;   // [capacity]
+  float* moments;  // [2 * capacity] or null: m and v of a row are adjacent, at twice the start of its values
+  int64_t capacity;
+  const int64_t* keys;  // [candidates] row * dim + column, ascending, of slots that are not kept
+  const float* scores;  // [candidates]
+  int64_t candidates;
+  int64_t drop, grow;
+};
+
+enum class PruneRegrowStatus {
+  ok,
+  bad_nnz,         // the index counts more values than there is capacity for; value = nnz
+  bad_drop,        // value = nnz
+  key_range,       // position of the first key outside the table
+  key_order,       // position of the first key that is not above its predecessor
+  key_kept,        // position of the first key whose slot is kept
+  score_infinite,  // position of the first score that is not finite
+  no_capacity,     // value = nnz that would result
+  weight_nan,      // position of the first, value = how many
+};
+
+struct PruneRegrowResult {
+  PruneRegrowStatus status = PruneRegrowStatus::ok;
+  int64_t position = -1;
+  int64_t value = 0;
+  int64_t dropped = 0, grown = 0;
+};
+
+// Changes nothing unless it returns ok. The bits do not depend on `threads`.
+PruneRegrowResult prune_regrow(const PruneRegrowArgs& args, int threads);
+
+// Which of a run of keys are chosen: above the threshold, and the first `ties` that are equal to it.
+struct Choice {
+  uint32_t threshold;
+  int64_t ties;
+};
+
+// A run of whole index blocks, rebuilt on its own.
+struct Slab {
+  int64_t first_row, rows;
+  int64_t old_start, old_count;
+  int64_t new_start, new_count;
+  Choice keep;  // of the slab's weights, by magnitude
+  Choice grow;  // of the slab's candidates, by score
+  int64_t first_candidate, candidates;
+};
+
+// Where a slab waits between being read and being written. Bit streams are in units of 64-bit words with one spare.
+struct SlabScratch {
+  uint64_t* keep;            // a bit for each old value: it stays
+  uint64_t* keep_twice;      // the same in the order of the moments
+  uint64_t* survivor;        // a bit for each new value: it is old, not grown
+  uint64_t* survivor_twice;  // the same in the order of the moments
+  int64_t* grown;            // chosen keys, then INT64_MAX
+  int64_t grown_count;
+  float* values;  // survivors only, packed
+  float* moments;
+  uint8_t* cols;
+};
+
+// One variant for an instruction set.
+struct PruneRegrowKernel {
+  // Keys bits[i] & mask above and equal to the threshold.
+  void (*count)(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t threshold, int64_t* above, int64_t* equal);
+  // Copies what stays of a slab to `scratch` and writes the slab's new index, which does not move.
+  void (*read)(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch);
+  // Writes the slab's new values, moments and columns.
+  void (*write)(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch);
+};
+
+}  // namespace recsparse

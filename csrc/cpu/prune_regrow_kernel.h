@@ -1,0 +1,229 @@
+// Rebuilds one slab; see prune_regrow.h. Include after the primitives of an instruction set:
+//   keep_bits, compress, expand (floats and bytes), deposit_bits, extract_bits, count_keys.
+//
+// Floats are only ever moved by two dense streams: compress drops what leaves, expand opens zeros for what enters. Rows
+// matter to bits alone: a bit for each value says whether it stays, and the loop over rows turns those bits into the new
+// index and, because a row's m and v are adjacent, repeats them for the moments.
+#pragma once
+
+#include <cstring>
+
+#include "core/rows.h"
+#include "cpu/prune_regrow.h"
+
+namespace recsparse::RS_ISA {
+
+// Appends up to 32 bits at a time, without a branch. The stream has eight bytes to spare.
+struct BitWriter {
+  char* out;
+  uint64_t pending = 0;
+  int filled = 0;
+
+  RS_INLINE_MEMBER explicit BitWriter(uint64_t* stream) : out(reinterpret_cast<char*>(stream)) {}
+
+  RS_INLINE_MEMBER void put(uint32_t bits, int count) {
+    pending |= static_cast<uint64_t>(bits) << filled;
+    filled += count;
+    std::memcpy(out, &pending, 8);
+    const int whole = filled >> 5;
+    out += 4 * whole;
+    pending >>= 32 * whole;
+    filled &= 31;
+  }
+};
+
+// `count` <= 32 bits of a stream from bit `at`.
+RS_INLINE uint32_t get_bits(const uint64_t* stream, int64_t at, int count) {
+  uint64_t word;
+  std::memcpy(&word, reinterpret_cast<const char*>(stream) + (at >> 3), 8);
+  return static_cast<uint32_t>(word >> (at & 7) & low_bits(count));
+}
+
+// A row's bits in pieces of at most 32, for streams that hold them twice.
+struct RowBits {
+  uint32_t bits[kMaxWords];
+  int sizes[kMaxWords];
+
+  RS_INLINE_MEMBER void append(BitWriter& stream, int pieces) const {
+    for (int i = 0; i < pieces; ++i) stream.put(bits[i], sizes[i]);
+  }
+};
+
+RS_INLINE void choose_grown(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab,
+                            SlabScratch* scratch) {
+  int64_t ties = slab.grow.ties, count = 0;
+  for (int64_t i = slab.first_candidate; i < slab.first_candidate + slab.candidates; ++i) {
+    const bool equal = score_keys[i] == slab.grow.threshold;
+    if (score_keys[i] > slab.grow.threshold || (equal && ties > 0)) scratch->grown[count++] = args.keys[i];
+    ties -= equal;
+  }
+  scratch->grown[count] = INT64_MAX;
+  scratch->grown_count = count;
+}
+
+struct Streams {
+  BitWriter keep_twice, survivor, survivor_twice;
+  RS_INLINE_MEMBER explicit Streams(SlabScratch* s)
+      : keep_twice(s->keep_twice), survivor(s->survivor), survivor_twice(s->survivor_twice) {}
+};
+
+// W: mask words of a row, 0 when not known at compile time.
+template <int W, bool Moments>
+static void rebuild_bits(const PruneRegrowArgs& args, const Slab& slab, SlabScratch* scratch) {
+  const int dim = args.layout.dim, words = W ? W : mask_words(dim);
+  const int per_block = bits_rows_per_block(words), block_words = bits_block_words(words);
+  const bool growing = scratch->grown_count > 0;
+  const int64_t* grown = scratch->grown;
+  Streams streams(scratch);
+  uint64_t* block = args.index + slab.first_row / per_block * block_words;
+  int64_t at = 0, key = slab.first_row * dim, start = slab.new_start;
+  for (int64_t row = 0; row < slab.rows; row += per_block, block += block_words) {
+    block[0] = static_cast<uint64_t>(start);
+    char* mask = reinterpret_cast<char*>(block + 1);
+    const int64_t end = row + per_block < slab.rows ? per_block : slab.rows - row;
+    for (int64_t r = 0; r < end; ++r, key += dim) {
+      RowBits stays, old;
+      for (int w = 0; w < words; ++w, mask += 4) {
+        uint32_t before;
+        std::memcpy(&before, mask, 4);
+        stays.sizes[w] = __builtin_popcount(before);
+        stays.bits[w] = get_bits(scratch->keep, at, stays.sizes[w]);
+        at += stays.sizes[w];
+        const uint32_t survivors = deposit_bits(stays.bits[w], before);
+        uint32_t after = survivors;
+        const int64_t first = key + 32 * w, last = w + 1 < words ? first + 32 : key + dim;
+        for (; *grown < last; ++grown) after |= 1u << (*grown - first);
+        old.bits[w] = extract_bits(survivors, after);
+        old.sizes[w] = __builtin_popcount(after);
+        start += old.sizes[w];
+        std::memcpy(mask, &after, 4);
+      }
+      if (Moments) {
+        stays.append(streams.keep_twice, words);
+        stays.append(streams.keep_twice, words);
+      }
+      if (growing) {
+        old.append(streams.survivor, words);
+        if (Moments) {
+          old.append(streams.survivor_twice, words);
+          old.append(streams.survivor_twice, words);
+        }
+      }
+    }
+  }
+}
+
+// Merge of a row's surviving columns with its grown keys, both ascending: a bit for each column of the new row says that
+// it survived. Sets `after` to their number and steps `grown` past the row.
+RS_INLINE RowBits merge_columns(const uint8_t* cols, int survivors, int64_t key, int64_t end_key, const int64_t** grown,
+                                int* after) {
+  RowBits row;
+  int count = 0;
+  for (int taken = 0; taken < survivors || **grown < end_key; ++count) {
+    const int piece = count >> 5, bit = count & 31;
+    const bool survivor = taken < survivors && key + cols[taken] < **grown;
+    row.bits[piece] = (bit ? row.bits[piece] : 0) | static_cast<uint32_t>(survivor) << bit;
+    row.sizes[piece] = bit + 1;
+    taken += survivor;
+    *grown += !survivor;
+  }
+  *after = count;
+  return row;
+}
+
+// Surviving columns are already packed in scratch->cols.
+static void rebuild_cols8(const PruneRegrowArgs& args, const Slab& slab, SlabScratch* scratch) {
+  const int dim = args.layout.dim, per_block = length_rows_per_block(dim);
+  const bool growing = scratch->grown_count > 0, moments = args.moments != nullptr, wide = dim == 256;
+  const int64_t* grown = scratch->grown;
+  const uint8_t* cols = scratch->cols;
+  Streams streams(scratch);
+  uint64_t* block = args.index + slab.first_row / per_block * 8;
+  int64_t at = 0, key = slab.first_row * dim, start = slab.new_start;
+  for (int64_t row = 0; row < slab.rows; row += per_block, block += 8) {
+    block[0] = static_cast<uint64_t>(start);
+    uint8_t* lengths = reinterpret_cast<uint8_t*>(block + 1);
+    const int64_t end = row + per_block < slab.rows ? per_block : slab.rows - row;
+    for (int64_t r = 0; r < end; ++r, key += dim) {
+      uint16_t length = lengths[r];
+      if (wide) std::memcpy(&length, lengths + 2 * r, 2);
+      RowBits stays;
+      int pieces = 0, survivors = 0;
+      for (int left = length; left > 0; left -= 32, ++pieces) {
+        stays.sizes[pieces] = left < 32 ? left : 32;
+        stays.bits[pieces] = get_bits(scratch->keep, at, stays.sizes[pieces]);
+        at += stays.sizes[pieces];
+        survivors += __builtin_popcount(stays.bits[pieces]);
+      }
+      if (moments) {
+        stays.append(streams.keep_twice, pieces);
+        stays.append(streams.keep_twice, pieces);
+      }
+      int after = survivors;
+      if (growing) {
+        const RowBits old = merge_columns(cols, survivors, key, key + dim, &grown, &after);
+        const int filled = (after + 31) / 32;
+        old.append(streams.survivor, filled);
+        if (moments) {
+          old.append(streams.survivor_twice, filled);
+          old.append(streams.survivor_twice, filled);
+        }
+      }
+      cols += survivors;
+      const uint16_t new_length = static_cast<uint16_t>(after);
+      if (wide) {
+        std::memcpy(lengths + 2 * r, &new_length, 2);
+      } else {
+        lengths[r] = static_cast<uint8_t>(new_length);
+      }
+      start += new_length;
+    }
+  }
+}
+
+static void read_slab(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch) {
+  const float* values = args.values + slab.old_start;
+  keep_bits(values, slab.old_count, slab.keep, scratch->keep);
+  choose_grown(args, score_keys, slab, scratch);
+  if (args.layout.kind == IndexKind::cols8) {
+    compress(scratch->cols, args.cols + slab.old_start, scratch->keep, slab.old_count);
+    rebuild_cols8(args, slab, scratch);
+  } else {
+    const int words = mask_words(args.layout.dim);
+    if (args.moments) {
+      words == 2 ? rebuild_bits<2, true>(args, slab, scratch) : rebuild_bits<0, true>(args, slab, scratch);
+    } else {
+      words == 2 ? rebuild_bits<2, false>(args, slab, scratch) : rebuild_bits<0, false>(args, slab, scratch);
+    }
+  }
+  compress(scratch->values, values, scratch->keep, slab.old_count);
+  if (args.moments) {
+    compress(scratch->moments, args.moments + 2 * slab.old_start, scratch->keep_twice, 2 * slab.old_count);
+  }
+}
+
+static void write_slab(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch) {
+  const size_t count = static_cast<size_t>(slab.new_count);
+  float* values = args.values + slab.new_start;
+  float* moments = args.moments ? args.moments + 2 * slab.new_start : nullptr;
+  uint8_t* cols = args.layout.kind == IndexKind::cols8 ? args.cols + slab.new_start : nullptr;
+  if (scratch.grown_count == 0) {
+    std::memcpy(values, scratch.values, 4 * count);
+    if (moments) std::memcpy(moments, scratch.moments, 8 * count);
+    if (cols) std::memcpy(cols, scratch.cols, count);
+    return;
+  }
+  expand(values, scratch.values, scratch.survivor, slab.new_count);
+  if (moments) expand(moments, scratch.moments, scratch.survivor_twice, 2 * slab.new_count);
+  if (!cols) return;
+  expand(cols, scratch.cols, scratch.survivor, slab.new_count);
+  // Both the grown keys and the gaps are in row-major order.
+  const int64_t* grown = scratch.grown;
+  for (int64_t i = 0; i < slab.new_count; i += 64) {
+    const int64_t left = slab.new_count - i;
+    uint64_t gaps = ~scratch.survivor[i >> 6] & low_bits(left < 64 ? static_cast<int>(left) : 64);
+    for (; gaps; gaps &= gaps - 1) cols[i + __builtin_ctzll(gaps)] = static_cast<uint8_t>(*grown++ % args.layout.dim);
+  }
+}
+
+}  // namespace recsparse::RS_ISA

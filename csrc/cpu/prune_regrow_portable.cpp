@@ -1,0 +1,74 @@
+#include <cstdint>
+
+#include "core/float_order.h"
+#include "cpu/prune_regrow.h"
+
+#define RS_ISA portable
+
+namespace recsparse::portable {
+
+// The low bits go to the set positions of the mask, in ascending order; and back.
+RS_INLINE uint32_t deposit_bits(uint32_t bits, uint32_t mask) {
+  uint32_t out = 0;
+  for (; mask; mask &= mask - 1, bits >>= 1) out |= bits & 1 ? mask & -mask : 0;
+  return out;
+}
+RS_INLINE uint32_t extract_bits(uint32_t bits, uint32_t mask) {
+  uint32_t out = 0;
+  for (int i = 0; mask; mask &= mask - 1, ++i) out |= static_cast<uint32_t>((bits & mask & -mask) != 0) << i;
+  return out;
+}
+
+RS_INLINE bool bit_at(const uint64_t* stream, int64_t i) { return stream[i >> 6] >> (i & 63) & 1; }
+
+static void count_keys(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t threshold, int64_t* above,
+                       int64_t* equal) {
+  int64_t sum_above = 0, sum_equal = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    sum_above += (bits[i] & mask) > threshold;
+    sum_equal += (bits[i] & mask) == threshold;
+  }
+  *above = sum_above;
+  *equal = sum_equal;
+}
+
+static void keep_bits(const float* values, int64_t n, Choice keep, uint64_t* stream) {
+  int64_t ties = keep.ties;
+  for (int64_t i = 0; i < n; i += 64) {
+    uint64_t bits = 0;
+    for (int64_t j = i; j < n && j < i + 64; ++j) {
+      const uint32_t key = magnitude_key(values[j]);
+      const bool equal = key == keep.threshold;
+      bits |= static_cast<uint64_t>(key > keep.threshold || (equal && ties > 0)) << (j - i);
+      ties -= equal;
+    }
+    stream[i >> 6] = bits;
+  }
+}
+
+template <class T>
+RS_INLINE void compress(T* dst, const T* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    *dst = src[i];  // no branch: overwritten by the next unless it stays
+    dst += bit_at(stream, i);
+  }
+}
+
+template <class T>
+RS_INLINE void expand(T* dst, const T* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const bool set = bit_at(stream, i);
+    dst[i] = set ? *src : T(0);
+    src += set;
+  }
+}
+
+}  // namespace recsparse::portable
+
+#include "cpu/prune_regrow_kernel.h"
+
+namespace recsparse::portable {
+
+extern const PruneRegrowKernel prune_regrow_kernel = {count_keys, read_slab, write_slab};
+
+}  // namespace recsparse::portable

@@ -1,0 +1,69 @@
+"""Reference of `prune_regrow_`: unpack to dense weights, moments and mask, sort, and pack again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsparse import layout
+from recsparse.reference.rows import mask_of
+
+
+def prune_regrow_dense(
+    dense: Tensor, mask: Tensor, keys: Tensor, scores: Tensor, drop: int, grow: int
+) -> tuple[Tensor, int, int]:
+    """The rule itself: (new mask bool [rows, dim], dropped, grown)."""
+    kept = mask.view(-1).nonzero()[:, 0]
+    grown = min(grow, len(keys))
+    dropped = max(0, drop - (grow - grown))
+    by_magnitude = torch.sort(dense.view(-1)[kept].abs(), descending=True, stable=True).indices
+    by_score = torch.sort(scores, descending=True, stable=True).indices
+    new_mask = mask.clone()
+    new_mask.view(-1)[kept[by_magnitude[len(kept) - dropped :]]] = False
+    new_mask.view(-1)[keys[by_score[:grown]]] = True
+    return new_mask, dropped, grown
+
+
+def moment_places(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the first and second moments of the kept weights lie, int64 [nnz] each."""
+    counts = mask.sum(1)
+    row = torch.repeat_interleave(torch.arange(mask.shape[0]), counts)
+    first = torch.arange(len(row)) + (counts.cumsum(0) - counts)[row]
+    return first, first + counts[row]
+
+
+def prune_regrow_(
+    index: Tensor,
+    cols: Tensor,
+    values: Tensor,
+    moments: Tensor | None,
+    keys: Tensor,
+    scores: Tensor,
+    kind: int,
+    rows: int,
+    dim: int,
+    drop: int,
+    grow: int,
+) -> Tensor:
+    """int64 [2], (dropped, grown); see `recsparse.ops.prune_regrow_`. Expects valid arguments."""
+    mask = mask_of(index, cols, kind, rows, dim)
+    dense = torch.zeros(rows, dim)
+    dense[mask] = values[: int(mask.sum())]
+    # Candidates are not kept, so dense weights and moments are already zero where something grows.
+    new_mask, dropped, grown = prune_regrow_dense(dense, mask, keys, scores, drop, grow)
+    nnz = int(new_mask.sum())
+    if moments is not None:
+        m, v = torch.zeros(rows, dim), torch.zeros(rows, dim)
+        first, second = moment_places(mask)
+        m[mask], v[mask] = moments[first], moments[second]
+        first, second = moment_places(new_mask)
+        moments.zero_()
+        moments[first], moments[second] = m[new_mask], v[new_mask]
+    values.zero_()
+    values[:nnz] = dense[new_mask]
+    name = next(name for name, code in layout.KINDS.items() if code == kind)
+    new_index, new_cols, _ = torch.ops.recsparse.pack(torch.zeros(rows, dim), new_mask, kind, values.numel())
+    index.copy_(new_index)
+    if name == "cols8":
+        cols.copy_(new_cols)
+    return torch.tensor([dropped, grown])
