@@ -35,10 +35,12 @@ extern const PruneRegrowKernel prune_regrow_kernel;
 
 namespace {
 
-constexpr int64_t kMinSlabSlots = 1 << 14, kMaxSlabSlots = 1 << 18;  // the larger is about the second-level cache
-constexpr int64_t kSlabs = 128;        // wished for: a slab in flight is then less than a hundredth of the table
-constexpr int64_t kSlabsInFlight = 4;  // percent of all slabs
-constexpr int64_t kGrain = 4096;       // candidates
+constexpr int64_t kMinSlabSlots = 1 << 13, kMaxSlabSlots = 1 << 18;  // the larger is about the second-level cache
+constexpr int64_t kSlabs = 256;                                      // wished for
+// Of all slabs, in percent, those that are read before they are written. Every group costs two barriers, so they are as
+// large as the promise of a few percent of extra memory allows.
+constexpr int64_t kGroupPercent = 4;
+constexpr int64_t kGrain = 4096;  // candidates
 constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
 
 const PruneRegrowKernel& kernel() {
@@ -194,7 +196,7 @@ void rebuild(const PruneRegrowArgs& args, const std::vector<Slab>& slabs, const 
   for (int64_t i = 0; i < count; ++i) {
     if (slabs[i].new_start <= slabs[i].old_start) order.push_back(i);
   }
-  const int64_t group = std::max<int64_t>(1, std::min<int64_t>(threads, count * kSlabsInFlight / 100));
+  const int64_t group = std::max<int64_t>(1, count * kGroupPercent / 100);
   std::vector<std::unique_ptr<Scratch>> scratch;
   for (int64_t i = 0; i < group; ++i) scratch.push_back(std::make_unique<Scratch>(args, slabs));
   for (int64_t first = 0; first < count; first += group) {
