@@ -136,10 +136,15 @@ void bpr_step(const BprStepArgs& args, int threads) {
         const Range triples = static_range(batch.count, kBprChunk, rank, threads);
         if (triples.begin < triples.end) kernel.score(batch, triples.begin, triples.end);
         barrier.wait();
-        const int64_t keys = 3 * batch.count;
-        const int64_t begin = row_boundary(batch.keys, keys, shift, keys * rank / threads);
-        const int64_t end = row_boundary(batch.keys, keys, shift, keys * (rank + 1) / threads);
-        if (begin < end) kernel.update(batch, begin, end);
+        // Users and items are shared out apart, so that each thread keeps to its own users in both passes.
+        const auto update = [&](int64_t first, int64_t count) {
+          const int64_t last = first + count;
+          const int64_t begin = row_boundary(batch.keys, last, shift, first + count * rank / threads);
+          const int64_t end = row_boundary(batch.keys, last, shift, first + count * (rank + 1) / threads);
+          if (begin < end) kernel.update(batch, begin, end);
+        };
+        update(0, batch.count);
+        update(batch.count, 2 * batch.count);
         if (rank == 0) {
           double sum = 0;
           for (int64_t c = 0; c * kBprChunk < batch.count; ++c) sum += work.chunk_loss[c];

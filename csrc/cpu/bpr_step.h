@@ -85,8 +85,10 @@ struct BprBatch {  // one mini-batch
 };
 
 struct BprKernel {
-  void (*score)(const BprBatch& batch, int64_t begin, int64_t end);   // triples, begin is a multiple of kBprChunk
-  void (*update)(const BprBatch& batch, int64_t begin, int64_t end);  // sorted keys, cut at row boundaries
+  // Triples of the sorted keys [begin, end), which are their users'; begin is a multiple of kBprChunk.
+  void (*score)(const BprBatch& batch, int64_t begin, int64_t end);
+  // Rows of the sorted keys [begin, end), cut at row boundaries.
+  void (*update)(const BprBatch& batch, int64_t begin, int64_t end);
 };
 
 }  // namespace recsparse

@@ -12,6 +12,7 @@ constexpr int kUpdateAhead = 12;  // the weights and moments of key k + 12, the 
 
 template <int W>
 struct Triple {
+  int64_t number;  // within the batch
   RowRef<W> user, pos, neg;
 };
 
@@ -95,6 +96,8 @@ RS_INLINE float score_triple(const float* values, int dim, const Triple<W>& rows
   return reduce_add(dot);
 }
 
+// Triples in the order of their users, which is that of the first `count` sorted keys: the thread that scores a user is
+// the one that will update it, so neither its weights nor its records change cores.
 template <IndexKind K, int W>
 static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
   const TableView table = batch.args->table;
@@ -102,9 +105,12 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
   const int64_t item_offset = batch.args->item_offset;
   const int dim = table.layout.dim;
   const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
+  const uint64_t occurrence = low_bits(batch.shift);
   Triple<W> ring[kTripleAhead];
-  const auto fetch_index = [&](int64_t t) {
+  const auto triple_at = [&](int64_t p) { return static_cast<int64_t>((batch.keys[p] & occurrence) / 3); };
+  const auto fetch_index = [&](int64_t p) {
     if (K == IndexKind::full) return;
+    const int64_t t = triple_at(p);
     __builtin_prefetch(index_line<K, W>(table, batch.users[t]));
     __builtin_prefetch(index_line<K, W>(table, item_offset + batch.pos[t]));
     __builtin_prefetch(index_line<K, W>(table, item_offset + batch.neg[t]));
@@ -114,42 +120,49 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
     prefetch_span(values + ref.start, ref.count);
     if (K == IndexKind::cols8) prefetch_span(table.cols + ref.start, ref.count);
   };
-  const auto fetch_rows = [&](int64_t t) {
-    Triple<W>& rows = ring[t % kTripleAhead];
+  const auto fetch_rows = [&](int64_t p) {
+    Triple<W>& rows = ring[p % kTripleAhead];
+    const int64_t t = triple_at(p);
+    rows.number = t;
     fetch_row(rows.user, batch.users[t]);
     fetch_row(rows.pos, item_offset + batch.pos[t]);
     fetch_row(rows.neg, item_offset + batch.neg[t]);
     for (int role = 0; role < 3; ++role) __builtin_prefetch(batch.record(3 * t + role), 1);
   };
-  for (int64_t t = begin; t < end && t < begin + 2 * kTripleAhead; ++t) fetch_index(t);
-  for (int64_t t = begin; t < end && t < begin + kTripleAhead; ++t) fetch_rows(t);
+  for (int64_t p = begin; p < end && p < begin + 2 * kTripleAhead; ++p) fetch_index(p);
+  for (int64_t p = begin; p < end && p < begin + kTripleAhead; ++p) fetch_rows(p);
 
   for (int64_t chunk_begin = begin; chunk_begin < end; chunk_begin += kBprChunk) {
     const int64_t chunk = chunk_begin / kBprChunk;
     const int64_t chunk_end = chunk_begin + kBprChunk < end ? chunk_begin + kBprChunk : end;
     alignas(64) float difference[kBprChunk];  // s_neg - s_pos
+    BprRecord* records[kBprChunk];            // the first of each triple's three
     RecordWriter writer{batch.spill, batch.spill + chunk * batch.spill_stride, room};
-    for (int64_t t = chunk_begin; t < chunk_end; ++t) {
-      if (t + 2 * kTripleAhead < end) fetch_index(t + 2 * kTripleAhead);
-      Triple<W>& rows = ring[t % kTripleAhead];
+    for (int64_t p = chunk_begin; p < chunk_end; ++p) {
+      if (p + 2 * kTripleAhead < end) fetch_index(p + 2 * kTripleAhead);
+      Triple<W>& rows = ring[p % kTripleAhead];
       complete<K, W>(table, rows.user);
       complete<K, W>(table, rows.pos);
       complete<K, W>(table, rows.neg);
-      difference[t - chunk_begin] = score_triple<K, W>(values, dim, rows, writer, batch.record(3 * t),
-                                                       batch.record(3 * t + 1), batch.record(3 * t + 2));
-      if (t + kTripleAhead < end) fetch_rows(t + kTripleAhead);
+      records[p - chunk_begin] = batch.record(3 * rows.number);
+      difference[p - chunk_begin] =
+          score_triple<K, W>(values, dim, rows, writer, records[p - chunk_begin], batch.record(3 * rows.number + 1),
+                             batch.record(3 * rows.number + 2));
+      if (p + kTripleAhead < end) fetch_rows(p + kTripleAhead);
     }
     double loss = 0;
-    for (int64_t t = chunk_begin; t < chunk_end; t += 16) {
-      const int live = chunk_end - t < 16 ? static_cast<int>(chunk_end - t) : 16;
-      const LogisticLoss out =
-          logistic_loss(load(difference + (t - chunk_begin), static_cast<uint32_t>(low_bits(live))));
+    for (int64_t p = 0; p < chunk_end - chunk_begin; p += 16) {
+      const int live = chunk_end - chunk_begin - p < 16 ? static_cast<int>(chunk_end - chunk_begin - p) : 16;
+      const LogisticLoss out = logistic_loss(load(difference + p, static_cast<uint32_t>(low_bits(live))));
       alignas(64) float softplus[16], coefficient[16];
       store(softplus, out.softplus);
       store(coefficient, out.sigmoid * F16(batch.inverse_count));
       for (int k = 0; k < live; ++k) {
         loss += softplus[k];
-        for (int role = 0; role < 3; ++role) batch.record(3 * (t + k) + role)->coefficient = coefficient[k];
+        char* record = reinterpret_cast<char*>(records[p + k]);
+        for (int role = 0; role < 3; ++role) {
+          reinterpret_cast<BprRecord*>(record + role * batch.record_bytes)->coefficient = coefficient[k];
+        }
       }
     }
     batch.chunk_loss[chunk] = loss;
