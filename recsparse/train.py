@@ -56,7 +56,6 @@ class Progress:
         step: completed mini-batches of the stage.
         draws: triples drawn in all earlier epochs of the run, the sampler's position.
         loss: sum of the losses of the unfinished epoch's mini-batches, `batches` of them.
-        trained: triples trained on in the unfinished epoch (a user without any negative item is skipped).
         best, best_epoch, stale: best metric so far, its epoch, and evaluations since.
         stopped: why the stage ended before its last epoch: `patience` or `policy`; empty if it did not.
         wall: seconds of the run up to the checkpoint.
@@ -80,7 +79,6 @@ class Progress:
         self.done = 0
         self.loss = 0.0
         self.batches = 0
-        self.trained = 0
         self.seconds = {"sample": 0.0, "step": 0.0, "prune": 0.0, "eval": 0.0}
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,8 +122,6 @@ class Trainer:
         on_chunk: Callable[[str, int, float], None] = lambda stage, epoch, share: None,
         baseline_rss: int = 0,
     ) -> None:
-        if dataset.train.nnz == 0:
-            raise UserError(f"{dataset.name}: no train interactions to learn from")
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         self.config = config
@@ -134,8 +130,8 @@ class Trainer:
         self.log = log
         self.on_chunk = on_chunk
         self.baseline_rss = baseline_rss
-        self.draws_per_epoch = dataset.train.nnz
         self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler)
+        self.draws_per_epoch = self.sampler.epoch_draws
         self.model = MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
         context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh)
@@ -178,10 +174,13 @@ class Trainer:
         finished = progress.stopped or progress.epoch >= self.stage.epochs
         if finished and any(row["event"] == "final" for row in self.run_folder.rows()):
             raise UserError(f"{self.run_folder.path} is finished; raise train.epochs (or train.patience) to train on")
-        self.stage.table.load_state_dict(saved.tensors["table"])
-        self.stage.optimizer.load_state_dict({**saved.tensors["optimizer"], **state["optimizer"]})
-        self.stage.load_state_dict(state["stage"])
-        check_invariants(self.stage)
+        try:
+            self.stage.table.load_state_dict(saved.tensors["table"])
+            self.stage.optimizer.load_state_dict({**saved.tensors["optimizer"], **state["optimizer"]})
+            self.stage.load_state_dict(state["stage"])
+            check_invariants(self.stage)
+        except (InvariantError, ValueError, KeyError) as error:
+            raise UserError(f"{self.run_folder.checkpoint('last')} does not fit this run: {error}") from None
         self.run_folder.rewind(progress.stage, progress.epoch)
 
     def train(self) -> dict[str, Any]:
@@ -237,7 +236,6 @@ class Trainer:
                 losses = self.model.train_(stage.table, stage.optimizer, triples, batch)
             self._check_finite(losses)
             progress.done += count
-            progress.trained += len(triples)
             progress.loss += float(losses.sum(dtype=torch.float64))
             progress.batches += losses.numel()
             progress.step += losses.numel()
@@ -285,7 +283,7 @@ class Trainer:
     def _write_epoch(self, row: dict[str, Any]) -> None:
         progress, stage = self.progress, self.stage
         busy = progress.seconds["sample"] + progress.seconds["step"] + progress.seconds["prune"]
-        row["samples_per_second"] = progress.trained / busy if busy else 0.0
+        row["samples_per_second"] = progress.done / busy if busy else 0.0
         row["seconds"] = {name: round(value, 6) for name, value in progress.seconds.items()}
         row["nnz"] = stage.table.nnz
         row["bytes"] = nbytes(stage)
@@ -376,7 +374,7 @@ class Trainer:
 
 def shape(table: PackedTable) -> dict[str, Any]:
     """What `load_table` needs to rebuild the table around its tensors."""
-    return {"kind": table.kind, "rows": table.rows, "dim": table.dim, "capacity": table.capacity}
+    return {"kind": table.kind, "rows": table.rows, "dim": table.dim}
 
 
 def nbytes(stage: Stage) -> dict[str, int]:
@@ -392,30 +390,22 @@ def load_table(folder: Path) -> PackedTable:
         UserError: no or damaged checkpoint, NaN or infinity among the weights.
     """
     saved = checkpoint.load(folder)
-    form = saved.state["shape"]
-    start = "full" if form["kind"] == "full" else "prefix"
-    table = PackedTable.init(
-        form["rows"], form["dim"], kind=form["kind"], capacity=form["capacity"], start=start, seed=0
-    )
+    form, tensors = saved.state["shape"], saved.tensors["table"]
     try:
-        table.load_state_dict(saved.tensors["table"])
+        table = PackedTable(
+            form["rows"], form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"]
+        )
         table.check_invariants()
-    except InvariantError as error:
-        raise UserError(f"checkpoint {folder} is damaged: {error}") from None
-    if not bool(torch.isfinite(table.values).all()):
-        raise UserError(f"checkpoint {folder} holds a table with NaN or infinite weights; take an earlier checkpoint")
+    except (InvariantError, ValueError) as error:
+        raise UserError(f"checkpoint {folder} holds a damaged table: {error}; take another one") from None
     return table
 
 
 def check_invariants(stage: Stage) -> None:
-    """nnz within the capacity, a sound index, and no moment outside the kept region.
+    """nnz within the capacity, a sound index, finite weights, and no moment outside the kept weights.
 
     Raises:
         InvariantError: says which one fails.
     """
-    table, moments = stage.table, stage.optimizer.moments
-    table.check_invariants()
-    if table.nnz > table.capacity:
-        raise InvariantError(f"{table.nnz} weights are kept, the budget holds {table.capacity}")
-    if bool(moments[2 * table.nnz :].any()):
-        raise InvariantError(f"a moment is not zero beyond the {table.nnz} kept weights")
+    stage.table.check_invariants()
+    stage.optimizer.check_invariants()
