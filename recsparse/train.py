@@ -124,6 +124,10 @@ class Trainer:
     ) -> None:
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
+        self.select_on = "test" if config.data.protocol == "paper" else "valid"
+        for part in (self.select_on, "test"):
+            if dataset.parts()[part].nnz == 0:
+                raise UserError(f"{dataset.name}: {part} has no interactions to evaluate on")
         self.config = config
         self.dataset = dataset
         self.run_folder = run
@@ -138,7 +142,6 @@ class Trainer:
         self.policy = policies.find(config.policy.name)(context)
         self.progress = Progress()
         self.stage = self._stage(0, None)
-        self.select_on = "test" if config.data.protocol == "paper" else "valid"
         self._signal = 0
         self._started = 0.0
 

@@ -66,7 +66,8 @@ def test_dense_and_small_dense_are_one_stage_without_mask_updates(tmp_path: Path
 def test_dsl_starts_at_its_budget(tmp_path: Path, start: str) -> None:
     stage = dsl_stage(small_runs.trainer(tmp_path, small_runs.config(start=start)))
     rows = small_runs.USERS + small_runs.ITEMS
-    assert stage.table.nnz == stage.table.capacity == rows * 4
+    # A random mask is drawn without a list of slots: it may stay a few weights below the budget, never above.
+    assert 0.98 * stage.table.capacity <= stage.table.nnz <= stage.table.capacity == rows * 4
     columns = stage.table.mask().sum(0)
     assert (columns[:4] == rows).all() == (start == "prefix")
 

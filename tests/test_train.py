@@ -10,12 +10,14 @@ import pytest
 import small_runs
 import torch
 
-from recsparse import checkpoint
+from recsparse import checkpoint, ops
 from recsparse.config import Config
+from recsparse.data import Interactions
 from recsparse.errors import InvariantError, UserError
 from recsparse.evaluate import evaluate
 from recsparse.models import Triples
 from recsparse.policies import Policy, Stage
+from recsparse.runs import RunFolder
 from recsparse.table import PackedTable
 from recsparse.train import CHUNK_STEPS, Interrupted, Trainer, check_invariants, load_table
 
@@ -218,9 +220,9 @@ def test_invariants_hold_after_every_single_step(
 
 
 def test_the_invariant_check_sees_a_stray_moment(tmp_path: Path) -> None:
-    settings = small_runs.config(start="prefix")
-    settings.policy.density = 0.26
-    stage = small_runs.trainer(tmp_path, settings).stage
+    stage = small_runs.trainer(tmp_path, small_runs.config()).stage
+    nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
+    ops.prune_regrow_(stage.table, stage.optimizer.moments, *nothing, drop=5, grow=0)
     check_invariants(stage)
     stage.optimizer.moments[2 * stage.table.nnz] = 1e-30
     with pytest.raises(InvariantError, match="moment"):
@@ -252,7 +254,7 @@ def test_nan_in_a_stored_table_is_refused(tmp_path: Path) -> None:
     saved = checkpoint.load(folder)
     saved.tensors["table"]["values"][5] = float("nan")
     checkpoint.save(folder, saved.tensors, saved.state)
-    with pytest.raises(UserError, match="NaN"):
+    with pytest.raises(UserError, match="weight 5 of the table is nan"):
         load_table(folder)
 
 
@@ -293,6 +295,14 @@ def test_stages_follow_each_other_and_survive_a_stop(tmp_path: Path, monkeypatch
     resumed.resume()
     resumed.train()
     assert_equal_runs(whole, resumed)
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_a_split_without_items_is_refused_before_training(tmp_path: Path, part: str) -> None:
+    data = small_runs.dataset(tmp_path)
+    empty = dataclasses.replace(data, **{part: Interactions.empty(data.n_users)})
+    with pytest.raises(UserError, match=f"{part} has no interactions"):
+        Trainer(small_runs.config("dense"), empty, RunFolder(tmp_path / "run"))
 
 
 def test_nothing_is_written_when_a_size_is_impossible(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 // exp, sigmoid and softplus on sixteen lanes, the same polynomial for every instruction set. Include after an isa_*.h.
+// `max` returns its second operand when one is NaN: x stands there, so that a diverged score is a NaN loss.
 #pragma once
 
 namespace recsparse::RS_ISA {
 
 // exp(x) for x <= 0, relative error about 1e-7; underflows to about 1e-38 instead of a denormal.
 RS_INLINE F16 exp_negative(F16 x) {
-  x = max(x, F16(-87.0f));
+  x = max(F16(-87.0f), x);
   const F16 n = round(x * F16(1.44269504f));
   F16 r = x - n * F16(0.693359375f);
   r = r - n * F16(-2.12194440e-4f);
@@ -38,7 +39,7 @@ RS_INLINE LogisticLoss logistic_loss(F16 x) {
   const F16 log1p_e = F16(2.0f) * z * p;
   const F16 small = e / (F16(1.0f) + e);  // sigmoid(-|x|)
   LogisticLoss out;
-  out.softplus = max(x, F16(0.0f)) + log1p_e;
+  out.softplus = max(F16(0.0f), x) + log1p_e;
   out.sigmoid = select(greater(x, F16(0.0f)), F16(1.0f) - small, small);
   return out;
 }
