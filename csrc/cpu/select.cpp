@@ -192,7 +192,6 @@ Selection select_keys(const uint32_t* bits, int64_t n, uint32_t mask, int64_t k,
   const SelectKernel& kernel = cpu_isa() == CpuIsa::avx512 ? avx512::select_kernel : portable::select_kernel;
   const Bracket bracket = sample_bracket(bits, n, mask, k, threads);
   Pool pool(n, threads);
-  const bool one_key = bracket.lo == bracket.hi;  // then the keys inside need no copy
   std::vector<BracketCounts> parts(threads);
   std::vector<int64_t> inside_parts(threads, 0);
   parallel_region(threads, [&](int rank) {
@@ -204,25 +203,25 @@ Selection select_keys(const uint32_t* bits, int64_t n, uint32_t mask, int64_t k,
     for (int64_t i = range.begin; i < range.end; i += kBlock) {
       const int64_t size = std::min(kBlock, range.end - i);
       const int64_t found = kernel.bracket(bits + i, size, mask, bracket.lo, bracket.hi, &counts, inside);
-      if (!one_key) writer.append(inside, found);
+      writer.append(inside, found);
       total += found;
     }
     parts[rank] = counts;
     inside_parts[rank] = total;
   });
-  int64_t above = 0, inside = 0;
-  uint32_t max_key = 0;
+  BracketCounts all;
+  int64_t inside = 0;
   for (int rank = 0; rank < threads; ++rank) {
-    above += parts[rank].above;
+    all.above += parts[rank].above;
+    all.equal_lo += parts[rank].equal_lo;
+    all.max_key = std::max(all.max_key, parts[rank].max_key);
     inside += inside_parts[rank];
-    max_key = std::max(max_key, parts[rank].max_key);
   }
-  if (k > above && k <= above + inside) {
-    if (one_key) return Selection{bracket.lo, k - above, max_key};
-    if (!pool.overflowed()) {
-      const Selection found = radix_select(pool.spans(), ~0u, bracket, k - above, threads);
-      return Selection{found.threshold, found.ties, max_key};
-    }
+  const int64_t above_lo = all.above + inside;
+  if (k > above_lo && k <= above_lo + all.equal_lo) return Selection{bracket.lo, k - above_lo, all.max_key};
+  if (k > all.above && k <= above_lo && !pool.overflowed()) {
+    const Selection found = radix_select(pool.spans(), ~0u, bracket, k - all.above, threads);
+    return Selection{found.threshold, found.ties, all.max_key};
   }
   return radix_select(cut(bits, n), mask, Bracket{}, k, threads);
 }

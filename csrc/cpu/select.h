@@ -31,13 +31,14 @@ struct MagnitudeSelection {
 };
 MagnitudeSelection select_magnitude(const float* values, int64_t n, int64_t k, int threads);
 
-// What a pass over keys finds out besides the keys inside the bracket [lo, hi].
+// What a pass over keys finds out besides the keys inside the bracket (lo, hi].
 struct BracketCounts {
-  int64_t above = 0;  // key > hi
+  int64_t above = 0;     // key > hi
+  int64_t equal_lo = 0;  // counted, not copied: the zeros of freshly grown weights may be a large part of all
   uint32_t max_key = 0;
 };
 
-// One variant for an instruction set: adds the keys of `bits` to `counts`, writes those inside [lo, hi] to `inside`
+// One variant for an instruction set: adds the keys of `bits` to `counts`, writes those inside (lo, hi] to `inside`
 // (room for size + 16) and returns how many.
 struct SelectKernel {
   int64_t (*bracket)(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t lo, uint32_t hi, BracketCounts* counts,

@@ -11,8 +11,9 @@ static int64_t bracket(const uint32_t* bits, int64_t size, uint32_t mask, uint32
     const uint32_t key = bits[i] & mask;
     sum.max_key = key > sum.max_key ? key : sum.max_key;
     sum.above += key > hi;
+    sum.equal_lo += key == lo;
     inside[found] = key;  // no branch: overwritten unless the key is inside
-    found += (key >= lo) & (key <= hi);
+    found += (key > lo) & (key <= hi);
   }
   *counts = sum;
   return found;

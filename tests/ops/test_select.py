@@ -105,6 +105,14 @@ def test_values_that_the_sample_does_not_see():
     assert select(values, 4) == (0.0, 1)
 
 
+def test_boundary_beside_many_zeros():
+    # As after growth: a large share of zeros, and exactly so many (or one more or less) are to go.
+    values = normal(2 * LARGE)
+    values[::7] = 0.0
+    zeros = int((values == 0).sum())
+    check(values, [len(values) - zeros + i for i in (-1, 0, 1)])
+
+
 def test_reads_only_its_values():
     buffer = torch.full((LARGE + 64,), float("nan"))
     buffer[32 : 32 + LARGE] = normal(LARGE)
