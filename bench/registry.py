@@ -10,13 +10,14 @@ from typing import Any, Protocol
 from recsparse.errors import UserError
 
 OURS = "recsparse"
-OP_NAMES = ("lookup", "bpr_step", "select", "sample", "pack", "unpack")
-_OP_MODULES = ("lookup", "bpr_step", "select", "sample", "pack")
+OP_NAMES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
+_OP_MODULES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack")
 _PROVIDER_MODULES = (
     "ours",
     "torch_lookup",
     "torch_bpr",
     "torch_pack",
+    "dense_update",
     "fbgemm",
     "numba_csr",
     "numpy_select",

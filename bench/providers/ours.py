@@ -13,6 +13,7 @@ from .. import inputs, memory
 from ..ops.bpr_step import CHUNK, L2, BprProblem
 from ..ops.lookup import LookupProblem
 from ..ops.pack import PackProblem
+from ..ops.prune_regrow import DenseTable, PruneProblem
 from ..ops.sample import SampleProblem
 from ..ops.select import SelectProblem
 from ..registry import OURS, Traffic, Trial, provider
@@ -77,6 +78,32 @@ def select(problem: SelectProblem) -> Trial:
 
     traffic = Traffic(stream=problem.case.slots * inputs.FLOAT)
     return Trial(run, run, traffic, memory.nbytes(problem.values[0]), problem.case.slots)
+
+
+@provider("prune_regrow", OURS)
+def prune_regrow(problem: PruneProblem) -> Trial:
+    table, moments, count = problem.table, problem.moments, problem.replaced
+    saved_table = {name: part.clone() for name, part in table.state_dict().items()}
+    saved_moments = moments.clone()
+
+    def before(number: int) -> None:
+        table.load_state_dict(saved_table)
+        moments.copy_(saved_moments)
+
+    def run(number: int) -> None:
+        keys, scores = problem.candidates[number]
+        ops.prune_regrow_(table, moments, keys, scores, drop=count, grow=count)
+
+    def answer(number: int) -> DenseTable:
+        before(number)
+        run(number)
+        return problem.unpacked()
+
+    stored = table.nbytes()
+    held = stored["total"] + memory.nbytes(moments)
+    # Values are read once to select; then values, moments and index are read and written.
+    traffic = Traffic(stream=stored["values"] + 2 * held)
+    return Trial(run, answer, traffic, held, problem.case.slots, before=before, backend=table.backend)
 
 
 @provider("sample", OURS)
