@@ -52,7 +52,8 @@ def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
 def pack_table(dense: Tensor, mask: Tensor, kind: str) -> PackedTable:
     """A table of the masked weights, on pages like those of a table that `PackedTable.init` made for training."""
     index, cols, values = (memory.copied(part) for part in ops.pack(dense, mask, kind, int(mask.sum())))
-    return PackedTable(*dense.shape, kind, index, cols, values)
+    rows, dim = dense.shape
+    return PackedTable(rows, dim, kind, index, cols, values)
 
 
 def parse_ids(text: str) -> float | None:
