@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recsparse import report
+from recsparse.data import generate
 from recsparse.errors import UserError
+from recsparse.evaluate import popularity_baseline
 from recsparse.runs import RunFolder
 
 EPOCHS = 40
@@ -52,6 +54,8 @@ def run_demo(folder: str, preset: str, epochs: int | None) -> int:
         print(f"training {method.label} on {preset} ...", flush=True)
         results.append(_run(method, target, preset, epochs or EPOCHS))
     report.print_table(results)
+    popular = popularity_baseline(generate(preset)).values["recall@20"]
+    print(f"For scale: recall@20 of recommending the most popular items is {popular:.4f}.")
     print(f"\n{report.FOOTNOTE}")
     written = report.write_report(target, "recsparse demo", results)
     print(f"\n{time.perf_counter() - started:.0f} s in all; report: {written}")

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     plan = plan_sparse(PolicyConfig(kind=options.kind, density=options.density), options.rows, options.dim)
     result = measure(plan, samples=options.samples, seed=options.seed)
     for name, value in result.items():
-        print(f"{name:<24}{value:,.3f}" if isinstance(value, float) else f"{name:<24}{value}")
+        print(f"{name:<30}{value:,.3f}" if isinstance(value, float) else f"{name:<30}{value}")
     if options.json:
         try:
             Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
