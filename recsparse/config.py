@@ -58,18 +58,21 @@ class DslConfig:
     """Options of the policy `dsl`; an option left empty takes the value of the mode.
 
     Attributes:
-        mode: faithful = as published; fresh = equal columns a row at first, growth scored on many fresh triples.
+        mode: faithful = as published; fresh = equal columns a row at first, growth scored on many fresh triples;
+            rotate = prune-and-rewind rounds within the budget, then train.epochs of training.
         start: first mask: bernoulli = uniform at random, prefix = the first columns of every row.
         every: time between two mask updates, as `3000 steps` or `0.5 epochs`.
-        ratio: share of the kept weights replaced by the first update (0 to 1).
+        ratio: share of the kept weights replaced by the first update, or by each round of rotate (0 to 1).
         ratio_min: the same for the last update; cosine between the two.
         stop_at: share of training after which the mask is fixed (0 to 1).
         grow: triples that score growth: last_batch = of the last mini-batch, fresh = drawn for the update.
         grow_triples: number of triples drawn when grow is fresh, at most those of an epoch.
+        rounds: rounds before the last training (rotate).
+        round_epochs: epochs of a round (rotate).
         max_candidates: bound of the candidate store, 12 bytes each; an update never replaces more weights than this.
     """
 
-    mode: Literal["faithful", "fresh"] = "fresh"
+    mode: Literal["faithful", "fresh", "rotate"] = "fresh"
     start: Literal["bernoulli", "prefix"] | None = None
     every: str | None = None
     ratio: float | None = None
@@ -77,6 +80,8 @@ class DslConfig:
     stop_at: float | None = None
     grow: Literal["last_batch", "fresh"] | None = None
     grow_triples: int | None = None
+    rounds: int | None = None
+    round_epochs: int | None = None
     max_candidates: int = 4_000_000
 
 
@@ -249,6 +254,8 @@ def validate(config: Config) -> None:
         ("policy.dsl.ratio_min", dsl.ratio_min is None or 0 <= dsl.ratio_min <= 1, "from 0 to 1"),
         ("policy.dsl.stop_at", dsl.stop_at is None or 0 <= dsl.stop_at <= 1, "from 0 to 1"),
         ("policy.dsl.grow_triples", dsl.grow_triples is None or dsl.grow_triples >= 1, "1 or above"),
+        ("policy.dsl.rounds", dsl.rounds is None or dsl.rounds >= 0, "0 or above"),
+        ("policy.dsl.round_epochs", dsl.round_epochs is None or dsl.round_epochs >= 1, "1 or above"),
         ("policy.dsl.max_candidates", dsl.max_candidates >= 1, "1 or above"),
     ]
     for key, holds, expected in require:

@@ -35,8 +35,6 @@ class PackedTable:
         self.rows, self.dim, self.kind = rows, dim, kind
         self.index, self.cols, self.values = index, cols, values
         self._check_shapes()
-        for tensor in (index, values):
-            torch.ops.recsparse.advise_huge_pages(tensor)
 
     @classmethod
     def init(
@@ -80,11 +78,12 @@ class PackedTable:
         cols = torch.zeros(capacity if kind == "cols8" else 0, dtype=torch.uint8)
         values = torch.empty(capacity)
         for tensor in (index, cols, values):
-            torch.ops.recsparse.advise_huge_pages(tensor)
+            torch.ops.recsparse.advise_huge_pages(tensor)  # before the pages are touched
         values.zero_()
         torch.ops.recsparse.init_index_(index, cols, code, rows, dim, STARTS[start], capacity, seed)
-        torch.ops.recsparse.init_values_(values, index, cols, code, rows, dim, seed, std)
-        return cls(rows, dim, kind, index, cols, values, backend)
+        table = cls(rows, dim, kind, index, cols, values, backend)
+        table.reset_values_(seed, std)
+        return table
 
     @classmethod
     def from_dense(
@@ -182,6 +181,14 @@ class PackedTable:
     def row_counts(self) -> Tensor:
         """Kept weights of each row, int64 [rows]."""
         return torch.ops.recsparse.row_counts(self.index, self.cols, self.capacity, *self.layout)
+
+    def column_mask(self, column: int) -> Tensor:
+        """Which rows keep `column`, bool [rows]."""
+        return torch.ops.recsparse.column_mask(self.index, self.cols, self.capacity, *self.layout, column)
+
+    def reset_values_(self, seed: int, std: float) -> None:
+        """Set every kept weight to its initial value, which is a pure function of (seed, row, column)."""
+        torch.ops.recsparse.init_values_(self.values, self.index, self.cols, *self.layout, seed, std)
 
     def row(self, i: int) -> Tensor:
         """Row i as float32 [dim]."""

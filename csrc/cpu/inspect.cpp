@@ -52,6 +52,12 @@ void row_counts(const TableView& table, int64_t* counts, int threads) {
   });
 }
 
+void column_mask(const TableView& table, int column, uint8_t* kept, int threads) {
+  parallel_for(table.layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) kept[row] = read_row(table, row).mask[column >> 6] >> (column & 63) & 1;
+  });
+}
+
 std::string check_index(const TableView& table, int64_t capacity, int threads) {
   const Layout& layout = table.layout;
   if (layout.kind == IndexKind::full || layout.rows == 0) return "";

@@ -3,11 +3,22 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include "core/row_layout.h"
 
 namespace recsparse {
+
+// Large tables are touched at random: without huge pages most of the time goes to page walks. A hint, never an error.
+void advise_huge_pages(const at::Tensor& tensor);
+
+// An uninitialised tensor on huge pages, where its size allows: advice must come before the pages are touched.
+inline at::Tensor empty_huge(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  at::Tensor tensor = at::empty(sizes, options);
+  advise_huge_pages(tensor);
+  return tensor;
+}
 
 inline int op_threads() { return at::get_num_threads(); }
 

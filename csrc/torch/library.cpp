@@ -1,5 +1,4 @@
 // The library's namespace and what is not an op on a table. Each op registers its own schema in its own file.
-#include <ATen/ops/empty.h>
 #include <sys/mman.h>
 #include <torch/library.h>
 
@@ -7,20 +6,20 @@
 #include "torch/check.h"
 
 namespace recsparse {
+
+void advise_huge_pages(const at::Tensor& tensor) {
+  constexpr uintptr_t kHuge = 2u << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
+  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge, last = (begin + tensor.nbytes()) / kHuge * kHuge;
+  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+}
+
 namespace {
 
 std::string cpu_isa_op() { return cpu_isa_name(); }
 
 int64_t index_words_op(int64_t kind, int64_t rows, int64_t dim) {
   return index_words(check_layout("index_words", kind, rows, dim));
-}
-
-// Large tables are touched at random: without huge pages most of the time goes to page walks. A hint, never an error.
-void advise_huge_pages(const at::Tensor& tensor) {
-  constexpr uintptr_t kHuge = 2u << 20;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge, last = (begin + tensor.nbytes()) / kHuge * kHuge;
-  if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "cpu/lookup.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -15,29 +14,43 @@ namespace {
 enum Bounds : int64_t { fatal = 0, warning = 1, ignore = 2 };
 
 template <class T>
-at::Tensor lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds) {
-  at::Tensor out = at::empty({ids.numel(), table.layout.dim}, values.options());
+void lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds,
+                  at::Tensor& out) {
   TORCH_CHECK_INDEX(table.layout.rows > 0 || ids.numel() == 0, "lookup: ids given for a table without rows");
   const LookupArgs<T> args{table, values.const_data_ptr<T>(), ids.const_data_ptr<int64_t>(), ids.numel(),
                            out.mutable_data_ptr<T>()};
   const BadIds bad = lookup(args, op_threads());
-  if (bad.count == 0 || bounds == ignore) return out;
+  if (bad.count == 0 || bounds == ignore) return;
   const int64_t id = args.ids[bad.first];
   TORCH_CHECK_INDEX(bounds != fatal, "lookup: ids[", bad.first, "] = ", id, " is out of range, expected 0..",
                     table.layout.rows - 1, " (", bad.count, " of ", ids.numel(), " ids are)");
   TORCH_WARN("lookup: ", bad.count, " of ", ids.numel(), " ids are out of range 0..", table.layout.rows - 1,
              ", first ids[", bad.first, "] = ", id, "; row 0 was read instead");
+}
+
+at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
+                           const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds,
+                           at::Tensor& out) {
+  const at::ScalarType dtype = check_floating("lookup", "values", values);
+  const TableView table = check_table("lookup", index, cols, values, kind, rows, dim, dtype);
+  check_vector(ids, "lookup", "ids", at::kLong);
+  TORCH_CHECK_VALUE(bounds >= fatal && bounds <= ignore, "lookup: bounds is ", bounds, ", expected 0, 1 or 2");
+  check_tensor(out, "lookup", "out", dtype);
+  TORCH_CHECK_VALUE(out.dim() == 2 && out.size(0) == ids.numel() && out.size(1) == dim, "lookup: out has shape ",
+                    out.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
+  if (dtype == at::kDouble) {
+    lookup_typed<double>(table, values, ids, bounds, out);
+  } else {
+    lookup_typed<float>(table, values, ids, bounds, out);
+  }
   return out;
 }
 
 at::Tensor lookup_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values, const at::Tensor& ids,
                       int64_t kind, int64_t rows, int64_t dim, int64_t bounds) {
-  const at::ScalarType dtype = check_floating("lookup", "values", values);
-  const TableView table = check_table("lookup", index, cols, values, kind, rows, dim, dtype);
-  check_vector(ids, "lookup", "ids", at::kLong);
-  TORCH_CHECK_VALUE(bounds >= fatal && bounds <= ignore, "lookup: bounds is ", bounds, ", expected 0, 1 or 2");
-  return dtype == at::kDouble ? lookup_typed<double>(table, values, ids, bounds)
-                              : lookup_typed<float>(table, values, ids, bounds);
+  at::Tensor out = empty_huge({ids.numel(), dim}, values.options());
+  lookup_out_cpu(index, cols, values, ids, kind, rows, dim, bounds, out);
+  return out;
 }
 
 template <class T>
@@ -117,12 +130,16 @@ TORCH_LIBRARY_FRAGMENT(recsparse, m) {
       "lookup(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0) -> "
       "Tensor");
   m.def(
+      "lookup.out(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0, *, "
+      "Tensor(a!) out) -> Tensor(a!)");
+  m.def(
       "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, SymInt "
       "capacity) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
   m.impl("lookup", lookup_cpu);
+  m.impl("lookup.out", lookup_out_cpu);
   m.impl("lookup_backward", lookup_backward_cpu);
 }
 

@@ -1,6 +1,5 @@
 #include "cpu/pack.h"
 
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <tuple>
@@ -33,10 +32,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pack_cpu(const at::Tensor& dense,
                     dense.sizes());
   TORCH_CHECK_VALUE(capacity >= 0, "pack: capacity is ", capacity, ", expected at least 0");
   const Layout layout = check_layout("pack", kind, dense.size(0), dense.size(1));
-  at::Tensor index = at::empty({index_words(layout)}, dense.options().dtype(at::kLong));
+  at::Tensor index = empty_huge({index_words(layout)}, dense.options().dtype(at::kLong));
   at::Tensor cols =
-      at::empty({layout.kind == IndexKind::cols8 ? capacity : 0}, dense.options().dtype(at::kByte)).zero_();
-  at::Tensor values = at::empty({capacity}, dense.options());
+      empty_huge({layout.kind == IndexKind::cols8 ? capacity : 0}, dense.options().dtype(at::kByte)).zero_();
+  at::Tensor values = empty_huge({capacity}, dense.options());
   const PackResult result = dtype == at::kDouble ? pack_typed<double>(layout, dense, mask, index, cols, values)
                                                  : pack_typed<float>(layout, dense, mask, index, cols, values);
   TORCH_CHECK_VALUE(result.status != PackResult::not_full, "pack: row ", result.row,

@@ -18,7 +18,7 @@ BOUNDS = {"fatal": 0, "warning": 1, "ignore": 2}
 _native.load()
 
 
-def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal") -> Tensor:
+def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal", out: Tensor | None = None) -> Tensor:
     """Gather rows into a dense tensor; slots that are not kept read 0.
 
     Differentiable with respect to `table.values`: the gradient is a float32 [capacity] tensor in packed order, in which
@@ -29,6 +29,8 @@ def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal") -> Tensor:
         ids: int64 [n] row ids.
         bounds: what an id outside [0, rows) does: `fatal` raises, `warning` warns once a call and reads row 0, `ignore`
             reads row 0 (the modes of FBGEMM's bounds check).
+        out: float32 [n, dim] to write to; the result is not differentiable then. With a bad id and bounds `fatal` its
+            contents are undefined.
 
     Returns:
         float32 [n, dim].
@@ -39,9 +41,13 @@ def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal") -> Tensor:
     """
     if bounds not in BOUNDS:
         raise ValueError(f"bounds is {bounds!r}, expected one of {', '.join(BOUNDS)}")
+    arguments = (table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
     if table.backend == "reference":
-        return reference.lookup(table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
-    return torch.ops.recsparse.lookup(table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
+        rows = reference.lookup(*arguments)
+        return rows if out is None else out.copy_(rows)
+    if out is not None:
+        return torch.ops.recsparse.lookup.out(*arguments, out=out)
+    return torch.ops.recsparse.lookup(*arguments)
 
 
 @torch.library.register_fake("recsparse::lookup")

@@ -12,6 +12,8 @@ gradients are taken after the step on the last mini-batch, where the original re
 
 Mode `fresh` starts from equal columns a row, so that users and items share columns at once, and scores growth on many
 fresh triples, so that every row of the table is a candidate. The mask is fixed for the last part of training.
+
+Mode `rotate` keeps the budget but searches in rounds, see `recsparse.policies.rotation`: the best masks of the three.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from recsparse.config import Config, DslConfig
 from recsparse.errors import UserError
 from recsparse.models import Triples
 from recsparse.policies.base import Context, Policy, Stage
+from recsparse.policies.rotation import rotate
 from recsparse.table import PackedTable
 
 MODES: dict[str, dict[str, Any]] = {
@@ -49,6 +52,7 @@ MODES: dict[str, dict[str, Any]] = {
         "grow": "fresh",
         "grow_triples": 300_000,
     },
+    "rotate": {"start": "prefix", "ratio": 0.3, "rounds": 10, "round_epochs": 12},
 }
 
 
@@ -152,11 +156,21 @@ class Dsl(Policy):
         return dataclasses.replace(config, policy=policy)
 
     def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
-        if number > 0:
+        rounds = self.context.config.policy.dsl.rounds or 0
+        if number > rounds:
             return None
+        table = self._first_table() if previous is None else self._next_table(previous, number)
+        if number < rounds:
+            return self._round(table, number)
+        if rounds:
+            train = self.context.config.train
+            return Stage("train", table, self.context.optimizer(table), train.epochs, train.patience)
+        return DslStage(self.context, table)
+
+    def _first_table(self) -> PackedTable:
         config = self.context.config
         plan = plan_sparse(config.policy, self.context.model.rows, config.model.dim)
-        table = PackedTable.init(
+        return PackedTable.init(
             plan.rows,
             plan.dim,
             kind=plan.kind,
@@ -165,4 +179,21 @@ class Dsl(Policy):
             seed=config.train.seed,
             std=config.model.init_std,
         )
-        return DslStage(self.context, table)
+
+    def _next_table(self, previous: PackedTable, number: int) -> PackedTable:
+        config = self.context.config
+        rotate(
+            previous,
+            number,
+            share=float(config.policy.dsl.ratio or 0),
+            seed=config.train.seed,
+            std=config.model.init_std,
+            limit=config.policy.dsl.max_candidates,
+        )
+        return previous
+
+    def _round(self, table: PackedTable, number: int) -> Stage:
+        epochs = int(self.context.config.policy.dsl.round_epochs or 1)
+        # Two names in turn: the table that a round started from must outlive the round, to resume it.
+        artefact = f"round-{number % 2}"
+        return Stage(f"round {number}", table, self.context.optimizer(table), epochs, patience=0, artefact=artefact)
