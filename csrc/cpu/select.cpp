@@ -102,7 +102,7 @@ std::vector<Span> cut(const uint32_t* bits, int64_t n) {
 // One key from each of `size` equal strides, at a place that depends on the stride's number alone: a fixed offset would
 // see a single column of a row-major table.
 Bracket sample_bracket(const uint32_t* bits, int64_t n, uint32_t mask, int64_t k, int threads) {
-  const int64_t size = std::min(kMaxSample, n / 64), stride = n / size;
+  const int64_t size = std::min(kMaxSample, n / 16), stride = n / size;
   std::vector<uint32_t> sample(size);
   parallel_for(size, 1024, threads, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
