@@ -37,9 +37,10 @@ BadIds lookup(const LookupArgs<T>& args, int threads) {
   if (threads > 256) threads = 256;
   const int64_t chunks = (args.count + kGrain - 1) / kGrain;
   if (chunks < threads) threads = chunks < 1 ? 1 : static_cast<int>(chunks);
+  const LookupKernel<T>& variant = kernel<T>();  // throws for a bad RECSPARSE_CPU_ISA: not inside the parallel region
   parallel_region(threads, [&](int rank) {
     const Range range = static_range(args.count, kGrain, rank, threads);
-    parts[rank] = kernel<T>().forward(args, stream, range.begin, range.end);
+    parts[rank] = variant.forward(args, stream, range.begin, range.end);
   });
   BadIds bad;
   for (int rank = 0; rank < threads; ++rank) {
@@ -57,10 +58,11 @@ void lookup_backward(const LookupBackwardArgs<T>& args, int threads) {
   }
   const uint64_t* keys = radix_sort(args.workspace, args.workspace + args.count, args.count, shift,
                                     bits_for(static_cast<uint64_t>(args.table.layout.rows)));
+  const LookupKernel<T>& variant = kernel<T>();
   parallel_for(args.count, kGrain, threads, [&](int64_t begin, int64_t end) {
     begin = row_boundary(keys, args.count, shift, begin);
     end = row_boundary(keys, args.count, shift, end);
-    if (begin < end) kernel<T>().backward(args, keys, shift, begin, end);
+    if (begin < end) variant.backward(args, keys, shift, begin, end);
   });
 }
 
