@@ -27,8 +27,8 @@ struct RecordWriter {
     record->start = start;
     record->count = count;
     if (__builtin_expect(count <= room, 1)) return record->data;
-    const uint32_t offset = static_cast<uint32_t>(spill - spill_begin);
-    std::memcpy(record->data, &offset, 4);
+    const uint64_t offset = static_cast<uint64_t>(spill - spill_begin);
+    std::memcpy(record->data, &offset, sizeof(offset));
     float* out = spill;
     spill += count;
     return out;
@@ -37,8 +37,8 @@ struct RecordWriter {
 
 RS_INLINE const float* record_vector(const BprBatch& batch, const BprRecord* record, uint32_t room) {
   if (__builtin_expect(record->count <= room, 1)) return record->data;
-  uint32_t offset;
-  std::memcpy(&offset, record->data, 4);
+  uint64_t offset;
+  std::memcpy(&offset, record->data, sizeof(offset));
   return batch.spill + offset;
 }
 
