@@ -1,0 +1,55 @@
+"""Runs each op and saves what it returned: `python isa_cases.py FILE`, under the RECSPARSE_CPU_ISA to be tested."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from strategies import DIMS, KINDS, random_case, random_triples
+
+from recsparse import ops
+from recsparse.optim import LazyAdam
+from recsparse.table import PackedTable
+
+USERS, ROWS = 100, 230
+
+
+def results() -> dict[str, torch.Tensor]:
+    out: dict[str, torch.Tensor] = {}
+    for kind in KINDS:
+        for dim in DIMS:
+            dense, mask = random_case(kind, ROWS, dim, seed=dim, scale=0.3)
+            table = PackedTable.from_dense(dense, mask, kind=kind)
+            out |= {f"exact {kind} {dim} pack {name}": t.clone() for name, t in table.state_dict().items()}
+            out[f"exact {kind} {dim} counts"] = table.row_counts()
+            ids = torch.randint(0, ROWS, (1_500,), generator=torch.Generator().manual_seed(dim))
+            rows = ops.lookup(table, ids)
+            out[f"exact {kind} {dim} lookup"] = rows
+            grad = torch.ops.recsparse.lookup_backward(
+                rows, table.index, table.cols, ids, *table.layout, table.capacity
+            )
+            out[f"exact {kind} {dim} lookup_backward"] = grad
+            start = "full" if kind == "full" else "prefix" if kind == "prefix" else "bernoulli"
+            capacity = ROWS * dim // (1 if kind == "full" else 3)
+            made = PackedTable.init(ROWS, dim, kind=kind, capacity=capacity, start=start, seed=dim)
+            out |= {f"exact {kind} {dim} init {name}": t for name, t in made.state_dict().items()}
+            triples = random_triples(500, USERS, ROWS - USERS, seed=dim)
+            keys, scores = ops.bpr_grow_scores(table, *triples, item_offset=USERS, limit=10**6)
+            dense_scores = torch.zeros(ROWS * dim)
+            dense_scores[keys] = scores
+            out[f"close {kind} {dim} scores"] = dense_scores
+            optimizer = LazyAdam(table)
+            loss = ops.bpr_step_(table, optimizer, *triples, item_offset=USERS, batch_size=200, l2=0.01)
+            first, second = optimizer.split()
+            parts = {"loss": loss, "values": table.values, "first": first, "second": second}
+            out |= {f"close {kind} {dim} bpr_step_ {name}": t for name, t in parts.items()}
+    return out
+
+
+if __name__ == "__main__":
+    save_file(results(), sys.argv[1], metadata={"isa": torch.ops.recsparse.cpu_isa()})

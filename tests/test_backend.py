@@ -1,0 +1,87 @@
+"""Which implementation serves a table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from strategies import KINDS, random_table, random_triples, same_bits
+
+from recsparse import BackendError, ops
+from recsparse.backend import resolve_backend
+from recsparse.optim import LazyAdam
+from recsparse.table import PackedTable
+
+
+def test_auto_takes_the_native_kernels() -> None:
+    assert resolve_backend("auto") == resolve_backend("cpu") == "cpu"
+    assert PackedTable.init(10, 8, kind="bits", capacity=20).backend == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_a_backend_that_cannot_serve_says_why_and_nothing_else_steps_in(name: str) -> None:
+    with pytest.raises(BackendError, match=f"backend {name}: this release has kernels for cpu and reference only"):
+        PackedTable.init(10, 8, kind="bits", capacity=20, backend=name)
+    with pytest.raises(BackendError, match=f"backend {name}"):
+        PackedTable.from_dense(torch.ones(2, 3), backend=name)
+
+
+def test_an_unknown_backend_is_named() -> None:
+    with pytest.raises(ValueError, match="backend is 'tpu', expected one of auto, cuda, triton, cpu, reference"):
+        PackedTable.from_dense(torch.ones(2, 3), backend="tpu")
+
+
+def test_the_reference_never_calls_a_native_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = random_table("bits", 30, 33, backend="reference")
+    optimizer = LazyAdam(table)
+    triples = random_triples(9, 10, 20)
+
+    def called(*args: object) -> None:
+        raise AssertionError("a native kernel was called")
+
+    for op in ("lookup", "unpack", "bpr_step_", "bpr_grow_scores"):
+        monkeypatch.setattr(torch.ops.recsparse, op, called)
+    ops.lookup(table, torch.arange(3))
+    ops.unpack(table)
+    ops.bpr_step_(table, optimizer, *triples, item_offset=10, batch_size=4)
+    ops.bpr_grow_scores(table, *triples, item_offset=10, limit=5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_works_end_to_end(kind: str) -> None:
+    tables = [random_table(kind, 30, 33, scale=0.3, backend=backend) for backend in ("reference", "cpu")]
+    triples = random_triples(50, 10, 20)
+    for table in tables:
+        optimizer = LazyAdam(table)
+        ops.bpr_step_(table, optimizer, *triples, item_offset=10, batch_size=16, l2=0.1)
+        table.check_invariants()
+        optimizer.check_invariants()
+    slow, fast = tables
+    torch.testing.assert_close(slow.to_dense(), fast.to_dense(), rtol=1e-5, atol=1e-6)
+    fast.load_state_dict(slow.state_dict())
+    ids = torch.tensor([3, 29, 3, 0])
+    grads = []
+    for table in tables:
+        table.values.requires_grad_()
+        rows = ops.lookup(table, ids)
+        rows.square().sum().backward()
+        grads.append((rows, table.values.grad))
+    assert same_bits(grads[0][0], grads[1][0])
+    torch.testing.assert_close(grads[0][1], grads[1][1])
+    assert same_bits(slow.to_dense(), fast.to_dense())
+
+
+@pytest.mark.parametrize("bounds", ["fatal", "warning", "ignore"])
+def test_the_reference_has_the_same_bounds_modes(bounds: str) -> None:
+    table = random_table("bits", 10, 7, backend="reference")
+    ids = torch.tensor([4, 10, -1])
+    message = r"lookup: ids\[1\] = 10 is out of range, expected 0\.\.9"
+    if bounds == "fatal":
+        with pytest.raises(IndexError, match=message):
+            ops.lookup(table, ids)
+        return
+    if bounds == "warning":
+        with pytest.warns(UserWarning, match=message):
+            rows = ops.lookup(table, ids, bounds=bounds)
+    else:
+        rows = ops.lookup(table, ids, bounds=bounds)
+    assert same_bits(rows, table.to_dense()[[4, 0, 0]])
