@@ -171,6 +171,16 @@ def test_flipped_bits_are_found_or_leave_a_valid_table(
     assert same_bits(ops.lookup(table, torch.arange(rows)), dense)
 
 
+@given(st.sampled_from(["prefix", "bits", "cols8"]), st.sampled_from(DIMS), st.integers(2, 120), seeds)
+def test_random_bytes_are_no_table(kind: str, dim: int, rows: int, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    index = torch.randint(-(2**63), 2**63 - 1, random_table(kind, rows, dim).index.shape, generator=rng)
+    cols = torch.zeros(50 if kind == "cols8" else 0, dtype=torch.uint8)
+    for first in (int(index[0]), 0):
+        index[0] = first
+        assert torch.ops.recsparse.check_index(index, cols, 50, layout.KINDS[kind], rows, dim)
+
+
 @given(st.sampled_from(DIMS), st.integers(1, 120), seeds, st.integers(0, 2**31), st.integers(1, 255))
 def test_flipped_column_bits_are_found_or_leave_a_valid_table(
     dim: int, rows: int, seed: int, at: int, bits: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +20,7 @@ SEEDS = (0, 1, 2**40 + 7, 2**63 - 1, -1, -(2**63))
 UNIT = (4 * (65536**2 - 1) / 12) ** 0.5  # standard deviation of a sum of four 16-bit uniforms
 
 
+@cache
 def expected_weights(rows: int, dim: int, seed: int, std: float) -> Tensor:
     row, col = torch.arange(rows)[:, None], torch.arange(dim)[None]
     words = torch.stack(philox(seed, row, col // 2, STREAM_VALUE))
@@ -26,6 +29,7 @@ def expected_weights(rows: int, dim: int, seed: int, std: float) -> Tensor:
     return total.float() * torch.tensor(std / UNIT, dtype=torch.float32)
 
 
+@cache
 def expected_ranks(rows: int, dim: int, seed: int) -> Tensor:
     row, col = torch.arange(rows)[:, None], torch.arange(dim)[None]
     return torch.stack(philox(seed, row, col // 4, STREAM_MASK)).gather(0, (col % 4).expand(1, rows, dim))[0]
