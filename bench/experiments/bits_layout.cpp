@@ -214,7 +214,8 @@ int main() {
       std::mt19937_64 random(1);
       Case c{rows, 0, std::vector<uint64_t>(rows, 0), nullptr, nullptr};
       for (uint64_t& mask : c.masks) {
-        for (int col = 0; col < kDim; ++col) mask |= static_cast<uint64_t>(random() % 1000 < uint64_t(per_mille)) << col;
+        for (int col = 0; col < kDim; ++col)
+          mask |= static_cast<uint64_t>(random() % 1000 < uint64_t(per_mille)) << col;
         c.kept += popcount64(mask);
       }
       c.values = huge_array<float>(c.kept);

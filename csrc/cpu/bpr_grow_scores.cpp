@@ -44,8 +44,8 @@ int64_t bpr_grow_scores(const BprGrowScoresArgs& args, int threads) {
     args.sort[3 * t + 1] = static_cast<uint64_t>(args.item_offset + args.pos[t]) << shift | (occurrence + 1);
     args.sort[3 * t + 2] = static_cast<uint64_t>(args.item_offset + args.neg[t]) << shift | (occurrence + 2);
   }
-  const uint64_t* keys = radix_sort(args.sort, args.sort + total, total, shift,
-                                    bits_for(static_cast<uint64_t>(args.table.layout.rows)));
+  const uint64_t* keys =
+      radix_sort(args.sort, args.sort + total, total, shift, bits_for(static_cast<uint64_t>(args.table.layout.rows)));
   parallel_for(args.count, 256, threads, [&](int64_t begin, int64_t end) { kernel.coefficients(args, begin, end); });
 
   std::vector<std::vector<GrowCandidate>> parts(threads);

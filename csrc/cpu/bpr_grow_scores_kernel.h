@@ -66,7 +66,8 @@ static int grow_row(const BprGrowScoresArgs& args, const uint64_t* keys, int shi
   for (int c = 0; c < chunks; ++c) {
     alignas(64) float score[16];
     const F16 magnitude = abs(gradient[c]);
-    uint32_t candidates = greater(magnitude, F16(floor)) & ~chunk_mask(ref, c) & static_cast<uint32_t>(low_bits(dim - 16 * c));
+    uint32_t candidates =
+        greater(magnitude, F16(floor)) & ~chunk_mask(ref, c) & static_cast<uint32_t>(low_bits(dim - 16 * c));
     if (!candidates) continue;
     store(score, magnitude);
     for (; candidates; candidates &= candidates - 1) {

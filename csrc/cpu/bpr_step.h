@@ -70,10 +70,10 @@ struct BprBatch {  // one mini-batch
   const int64_t* neg;
   int64_t count;
   AdamStep step;
-  float inverse_count;   // 1 / B
-  char* records;         // occurrence 3 * triple + role (user, positive, negative)
+  float inverse_count;  // 1 / B
+  char* records;        // occurrence 3 * triple + role (user, positive, negative)
   int64_t record_bytes;
-  float* spill;          // chunk c owns [c * spill_stride, (c + 1) * spill_stride)
+  float* spill;  // chunk c owns [c * spill_stride, (c + 1) * spill_stride)
   int64_t spill_stride;
   double* chunk_loss;    // [chunks]
   const uint64_t* keys;  // [3 * count], sorted: row << shift | occurrence

@@ -27,7 +27,8 @@ static CpuIsa choose() {
     throw std::runtime_error("RECSPARSE_CPU_ISA=" + name + ": expected avx512 or portable");
   }
   if (!has_avx512()) {
-    throw std::runtime_error("RECSPARSE_CPU_ISA=avx512: this CPU lacks AVX-512 F+BW+DQ+VL+VBMI2+VPOPCNTDQ; unset it or use portable");
+    throw std::runtime_error(
+        "RECSPARSE_CPU_ISA=avx512: this CPU lacks AVX-512 F+BW+DQ+VL+VBMI2+VPOPCNTDQ; unset it or use portable");
   }
   return CpuIsa::avx512;
 }

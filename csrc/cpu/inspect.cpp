@@ -71,7 +71,8 @@ std::string check_index(const TableView& table, int64_t capacity, int threads) {
         const RowRef<0> ref = row_span(table, row);
         bool beyond = static_cast<int>(ref.count) > layout.dim;
         if (layout.kind == IndexKind::bits) {
-          for (int i = 0; i < RowRef<0>::kMaskWords64; ++i) beyond |= (ref.mask[i] & ~low_bits(layout.dim - 64 * i)) != 0;
+          for (int i = 0; i < RowRef<0>::kMaskWords64; ++i)
+            beyond |= (ref.mask[i] & ~low_bits(layout.dim - 64 * i)) != 0;
         }
         if (beyond) length.report(row);
         expected += ref.count;

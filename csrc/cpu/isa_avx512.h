@@ -40,7 +40,9 @@ RS_INLINE F16 select(uint32_t mask, F16 a, F16 b) {
 }
 
 RS_INLINE F16 load(const float* p) { return F16(_mm512_loadu_ps(p)); }
-RS_INLINE F16 load(const float* p, uint32_t lanes) { return F16(_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p)); }
+RS_INLINE F16 load(const float* p, uint32_t lanes) {
+  return F16(_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p));
+}
 RS_INLINE void store(float* p, F16 a) { _mm512_storeu_ps(p, a.r); }
 RS_INLINE void store(float* p, F16 a, uint32_t lanes) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), a.r); }
 // Bypasses the caches; p is 64-byte aligned.
@@ -65,9 +67,7 @@ RS_INLINE float reduce_add(F16 a) {
 }
 
 // Round to nearest integer, and 2^n for integral n in [-126, 127].
-RS_INLINE F16 round(F16 a) {
-  return F16(_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
+RS_INLINE F16 round(F16 a) { return F16(_mm512_roundscale_ps(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 RS_INLINE F16 exp2_integer(F16 n) {
   const __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.r), _mm512_set1_epi32(127)), 23);
   return F16(_mm512_castsi512_ps(bits));

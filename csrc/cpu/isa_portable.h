@@ -21,8 +21,8 @@ struct V16 {
 };
 using F16 = V16<float>;
 
-#define RS_LANEWISE(expression)                      \
-  V16<T> out;                                        \
+#define RS_LANEWISE(expression)                       \
+  V16<T> out;                                         \
   for (int i = 0; i < 16; ++i) out.r[i] = expression; \
   return out
 

@@ -5,18 +5,32 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 namespace recsparse {
 
-// Runs body(rank) once on each of `threads` threads.
+// Runs body(rank) once on each of `threads` threads. Throws before any of them has begun when OpenMP grants fewer (a call
+// from inside another parallel region, OMP_THREAD_LIMIT): ranks that never run would leave work undone.
 template <class Body>
 static inline void parallel_region(int threads, Body&& body) {
   if (threads <= 1) {
     body(0);
     return;
   }
+  int granted = 0;
 #pragma omp parallel num_threads(threads)
-  body(omp_get_thread_num());
+  {
+    if (omp_get_num_threads() == threads) {
+      body(omp_get_thread_num());
+    } else if (omp_get_thread_num() == 0) {
+      granted = omp_get_num_threads();
+    }
+  }
+  if (granted) {
+    throw std::runtime_error("OpenMP grants " + std::to_string(granted) + " of " + std::to_string(threads) +
+                             " threads; call torch.set_num_threads(" + std::to_string(granted) + ")");
+  }
 }
 
 // The contiguous part of [0, n) that belongs to `rank` of `threads`, cut at multiples of `grain`.

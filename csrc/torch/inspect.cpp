@@ -42,8 +42,7 @@ std::string check_moments_cpu(const at::Tensor& moments, const at::Tensor& index
 
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def("row_counts(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> Tensor");
-  m.def(
-      "column_mask(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim, int column) -> Tensor");
+  m.def("column_mask(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim, int column) -> Tensor");
   m.def("check_index(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> str");
   m.def("check_moments(Tensor moments, Tensor index, Tensor cols, int kind, int rows, int dim) -> str");
 }

@@ -58,12 +58,9 @@ at::Tensor lookup_backward_typed(const TableView& table, const at::Tensor& grad,
                                  int64_t capacity) {
   at::Tensor out = at::zeros({capacity}, grad.options());
   at::Tensor workspace = at::empty({2 * ids.numel()}, ids.options());
-  const LookupBackwardArgs<T> args{table,
-                                   grad.const_data_ptr<T>(),
-                                   ids.const_data_ptr<int64_t>(),
-                                   ids.numel(),
-                                   out.mutable_data_ptr<T>(),
-                                   reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
+  const LookupBackwardArgs<T> args{
+      table,       grad.const_data_ptr<T>(),  ids.const_data_ptr<int64_t>(),
+      ids.numel(), out.mutable_data_ptr<T>(), reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
   lookup_backward(args, op_threads());
   return out;
 }

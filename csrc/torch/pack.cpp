@@ -28,8 +28,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pack_cpu(const at::Tensor& dense,
   check_tensor(dense, "pack", "dense", dtype);
   check_tensor(mask, "pack", "mask", at::kBool);
   TORCH_CHECK_VALUE(dense.dim() == 2, "pack: dense has shape ", dense.sizes(), ", expected [rows, dim]");
-  TORCH_CHECK_VALUE(mask.sizes() == dense.sizes(), "pack: mask has shape ", mask.sizes(), ", expected ",
-                    dense.sizes());
+  TORCH_CHECK_VALUE(mask.sizes() == dense.sizes(), "pack: mask has shape ", mask.sizes(), ", expected ", dense.sizes());
   TORCH_CHECK_VALUE(capacity >= 0, "pack: capacity is ", capacity, ", expected at least 0");
   const Layout layout = check_layout("pack", kind, dense.size(0), dense.size(1));
   at::Tensor index = empty_huge({index_words(layout)}, dense.options().dtype(at::kLong));
@@ -66,8 +65,7 @@ std::tuple<at::Tensor, at::Tensor> unpack_cpu(const at::Tensor& index, const at:
 
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def("pack(Tensor dense, Tensor mask, int kind, int capacity) -> (Tensor index, Tensor cols, Tensor values)");
-  m.def(
-      "unpack(Tensor index, Tensor cols, Tensor values, int kind, int rows, int dim) -> (Tensor dense, Tensor mask)");
+  m.def("unpack(Tensor index, Tensor cols, Tensor values, int kind, int rows, int dim) -> (Tensor dense, Tensor mask)");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {

@@ -14,14 +14,14 @@ using namespace recsparse;
 
 static int failures = 0;
 
-#define CHECK(condition, ...)                                                      \
-  do {                                                                             \
-    if (!(condition)) {                                                            \
-      std::printf("%s:%d: %s", __FILE__, __LINE__, #condition " is false: ");      \
-      std::printf(__VA_ARGS__);                                                    \
-      std::printf("\n");                                                           \
-      if (++failures > 20) std::exit(1);                                           \
-    }                                                                              \
+#define CHECK(condition, ...)                                                 \
+  do {                                                                        \
+    if (!(condition)) {                                                       \
+      std::printf("%s:%d: %s", __FILE__, __LINE__, #condition " is false: "); \
+      std::printf(__VA_ARGS__);                                               \
+      std::printf("\n");                                                      \
+      if (++failures > 20) std::exit(1);                                      \
+    }                                                                         \
   } while (0)
 
 // A block whose base is `base`, with random rows, and what each row holds.
@@ -142,7 +142,8 @@ static void check_philox() {
 static void check_init() {
   int same = 0;
   uint32_t low[4], high[4];
-  for (int col = 0; col < 64; ++col) same += init_value(7, 1, col, 1.0f) == init_value(7, (int64_t{1} << 32) + 1, col, 1.0f);
+  for (int col = 0; col < 64; ++col)
+    same += init_value(7, 1, col, 1.0f) == init_value(7, (int64_t{1} << 32) + 1, col, 1.0f);
   init_mask_ranks(7, 1, 0, low);
   init_mask_ranks(7, (int64_t{1} << 32) + 1, 0, high);
   CHECK(same < 4 && low[0] != high[0], "rows 2^32 apart share their draws");
