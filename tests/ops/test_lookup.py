@@ -50,6 +50,39 @@ def test_large_outputs(kind: str, dim: int, threads: int, poison: None) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", [7, 64, 100])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_out_is_written_and_nothing_around_it(kind: str, dim: int, backend: str, threads: int) -> None:
+    """Also at an address that streaming stores cannot take, above and below their size."""
+    table = random_table(kind, 50, dim, backend=backend)
+    for n in (3, 3 * 2**20 // (4 * dim)):
+        ids = ids_of(n, 50)
+        for offset in (16, 17):
+            room = torch.full((n * dim + 2 * offset,), 99.0)
+            out = room[offset : offset + n * dim].view(n, dim)
+            assert ops.lookup(table, ids, out=out) is out
+            assert same_bits(out, table.to_dense()[ids])
+            assert bool((room[:offset] == 99).all())
+            assert bool((room[offset + n * dim :] == 99).all())
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (torch.empty(3, 32), ValueError, "out has shape [3, 32], expected [3, 33]"),
+        (torch.empty(2, 33), ValueError, "out has shape [2, 33], expected [3, 33]"),
+        (torch.empty(99), ValueError, "out has shape [99], expected [3, 33]"),
+        (torch.empty(3, 33).double(), TypeError, "out has dtype Double, expected Float"),
+        (torch.empty(33, 3).T, ValueError, "out is not contiguous; call .contiguous() on it"),
+    ],
+)
+def test_wrong_out_is_named(out: Tensor, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        ops.lookup(random_table("bits", 10, 33), torch.zeros(3, dtype=torch.int64), out=out)
+    assert f"lookup: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_no_ids_and_repeated_ids(kind: str) -> None:
     table = random_table(kind, 20, 33)
     assert ops.lookup(table, torch.empty(0, dtype=torch.int64)).shape == (0, 33)
@@ -220,7 +253,11 @@ def test_opcheck(kind: str) -> None:
     table = random_table(kind, 40, 33, slack=2)
     ids = ids_of(30, 40)
     table.values.requires_grad_()
-    torch.library.opcheck(torch.ops.recsparse.lookup, (table.index, table.cols, table.values, ids, *table.layout))
+    arguments = (table.index, table.cols, table.values, ids, *table.layout)
+    torch.library.opcheck(torch.ops.recsparse.lookup.default, arguments)
+    # The schema test alone: the functional op is the one to trace, so this overload has no fake kernel.
+    out = {"out": torch.empty(30, 33)}
+    torch.library.opcheck(torch.ops.recsparse.lookup.out, arguments, out, test_utils="test_schema")
     grad = torch.randn(30, 33)
     args = (grad, table.index, table.cols, ids, *table.layout, table.capacity)
     torch.library.opcheck(torch.ops.recsparse.lookup_backward, args)
