@@ -35,7 +35,9 @@ class Barrier {
   }
 
  private:
-  static constexpr int kSpins = 500;  // about 20 us where a pause takes 140 cycles
+  // About 200 us where a pause takes 140 cycles: well above the time to wake a sleeper (60 us here). With a shorter spin one
+  // sleeper is late for the next barrier, so that the other one goes to sleep there, and so on for ever.
+  static constexpr int kSpins = 4000;
 
   static void pause() {
 #if defined(__x86_64__)
