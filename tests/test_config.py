@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from recsparse import config as configuration
 from recsparse import policies
 from recsparse.config import Config
 from recsparse.errors import UserError
+from recsparse.policies.dsl import MODES
 
 
 def parse(*argv: str) -> Config:
@@ -45,7 +45,7 @@ def test_resolving_fills_every_option_of_the_mode_and_keeps_given_ones() -> None
     assert filled.start == "bernoulli"
     assert filled.ratio == 0.25
     assert filled.ratio_min == 0.005
-    assert None not in dataclasses.astuple(filled)
+    assert None not in [getattr(filled, key) for key in MODES["faithful"]]
 
 
 @pytest.mark.parametrize(
