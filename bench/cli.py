@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from recsparse.config import MAX_THREADS
 from recsparse.errors import UserError
 
 from . import machine, report
@@ -54,7 +55,11 @@ def _seconds(text: str) -> float:
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="recsparse bench", description=__doc__)
+    parser = _Parser(
+        prog="recsparse bench",
+        description="Time the ops against their peers, and look at results.",
+        epilog="`recsparse bench scale --help` explains the run of one huge table.",
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="run | report | compare")
 
     run = commands.add_parser(
@@ -106,8 +111,12 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"--dim: got {args.dim}; a packed table has at most 256 columns")
     if args.ids is not None:
         parse_ids(args.ids)
+    if args.json is not None and args.json.is_dir():
+        raise UserError(f"--json: {args.json} is a folder; give a file")
     if args.json is not None and not args.json.resolve().parent.is_dir():
         raise UserError(f"--json: {args.json.parent} is not a folder; create it first")
+    if args.threads is not None and args.threads > MAX_THREADS:
+        raise UserError(f"--threads: got {args.threads}; give at most {MAX_THREADS}")
     names = args.provider.split(",") if args.provider else None
     plan = [(get_op(name), providers_of(name, names)) for name in args.op.split(",")]
     for op, providers in plan:

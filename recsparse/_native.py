@@ -17,7 +17,8 @@ def load() -> None:
     """Load `recsparse/_C.so` once.
 
     Raises:
-        BackendError: the library is absent, or was built for another torch or machine.
+        BackendError: the library is absent, was built for another torch or machine, or RECSPARSE_CPU_ISA asks for an
+            instruction set that is unknown or not here.
     """
     if not LIBRARY.is_file():
         raise BackendError("compiled extension missing: run `make build`")
@@ -25,3 +26,7 @@ def load() -> None:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         raise BackendError(f"compiled extension does not load ({error}): run `make build` with this torch") from error
+    try:
+        torch.ops.recsparse.cpu_isa()
+    except RuntimeError as error:
+        raise BackendError(str(error).splitlines()[0]) from None

@@ -96,7 +96,7 @@ def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
         capacity = round(policy.density * rows * dim)
         plans = [TablePlan(kind, rows, dim, capacity) for kind in kinds]
         plan = min(plans, key=lambda candidate: candidate.nbytes)
-        granted, least = f"policy.density {policy.density}", Fraction(1, dim)
+        granted, least = f"policy.density {policy.density}", f"{math.ceil(10**6 / dim) / 10**6:g}"
     else:
         text = _required_budget(policy)
         nbytes = parse_budget(text, rows, dim)
@@ -105,9 +105,9 @@ def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
         plan = TablePlan(kind, rows, dim, min(room[kind], rows * dim))
         granted = f"policy.budget {text}"
         one_a_row = min(layout.stored_nbytes(each, rows, dim, rows, VALUE_BYTES) for each in kinds)
-        least = Fraction(one_a_row, dense_nbytes(rows, dim))
+        least = _percent(Fraction(one_a_row, dense_nbytes(rows, dim)))
     if plan.capacity < rows:
-        raise UserError(f"{granted} affords less than one weight a row ({rows} rows); the least is {_percent(least)}")
+        raise UserError(f"{granted} affords less than one weight a row ({rows} rows); the least is {least}")
     return plan
 
 

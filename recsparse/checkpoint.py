@@ -114,7 +114,11 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not a complete checkpoint: cannot read {Path(missing).name}") from None
     if hashlib.sha256(text.encode()).hexdigest() != marker:
         raise UserError(f"checkpoint file {folder / _STATE} is damaged: its sha256 differs from {_MARKER}")
-    header = json.loads(text)
+    try:
+        header: dict[str, Any] = json.loads(text)
+        header["state"], header["sha256"].items()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"checkpoint file {folder / _STATE} is damaged: state or sha256 is missing") from None
     if header.get("format") != FORMAT:
         raise UserError(f"{folder} has checkpoint format {header.get('format')!r}; this version reads {FORMAT}")
     return header

@@ -1,6 +1,7 @@
 """The command `recsparse`. Each command imports what it needs when it runs, so that `--help` answers at once.
 
-Exit status: 0 done; 2 a user's mistake, told in one line on stderr; 130 or 143 stopped by a signal after a checkpoint.
+Exit status: 0 done; 2 a user's mistake, or a file or memory that the system refuses, told in one line on stderr; 130 or
+143 stopped by a signal, while training after a checkpoint.
 """
 
 from __future__ import annotations
@@ -52,6 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(getattr(error, "exit_code", 2))
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        print("recsparse: error: interrupted", file=sys.stderr)
+        return 130
+    except (OSError, MemoryError, RuntimeError) as error:
+        reason = _out_of_resource(error)
+        if debug or reason is None:
+            raise
+        print(f"recsparse: error: {reason}", file=sys.stderr)
+        return 2
+
+
+def _out_of_resource(error: Exception) -> str | None:
+    """One line for a file or memory that the system refused; None for any other error, which is a bug."""
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error.strerror
+    # torch's allocator reports a failed allocation as a plain RuntimeError.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "not enough memory; take fewer rows, columns or weights"
+    return None
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -77,14 +97,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def _demo(argv: list[str]) -> int:
-    from recsparse.demo import run_demo
+    from recsparse.demo import EPOCHS, run_demo
 
     parser = Parser(
         prog="recsparse demo", description="Dense, small dense and sparse (DSL) training at two byte budgets."
     )
     parser.add_argument("--folder", default="runs/demo", help="where results go; an earlier demo there is replaced")
     parser.add_argument("--preset", default="demo", help="generated data set (default: demo)")
-    parser.add_argument("--epochs", type=int, default=None, help="epochs of each run (default: what fits two minutes)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"most epochs of each run (default: {EPOCHS})")
     options = parser.parse_args(argv)
     return run_demo(options.folder, options.preset, options.epochs)
 

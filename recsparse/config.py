@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ import jsonargparse
 import yaml
 
 from recsparse.errors import UserError
+
+# Far more than helps; OpenMP ends the process where the system refuses it a thread.
+MAX_THREADS = 4096
 
 
 @dataclass
@@ -246,7 +250,7 @@ def validate(config: Config) -> None:
         ("train.batch_size", 1 <= train.batch_size <= 1 << 24, "from 1 to 16777216"),
         ("train.eval_every", train.eval_every >= 1, "1 or above"),
         ("train.patience", train.patience >= 0, "0 or above"),
-        ("train.threads", 0 <= train.threads <= 4096, "from 0 to 4096"),
+        ("train.threads", 0 <= train.threads <= MAX_THREADS, f"from 0 to {MAX_THREADS}"),
         ("train.seed", 0 <= train.seed < 1 << 63, "from 0 to 2^63 - 1"),
         ("data.split_seed", 0 <= config.data.split_seed < 1 << 63, "from 0 to 2^63 - 1"),
         ("policy.density", policy.density is None or 0 < policy.density <= 1, "above 0, at most 1"),
@@ -312,6 +316,9 @@ def _check_node(file: Path, node: yaml.Node, cls: type, prefix: str) -> None:
         if key in seen:
             raise UserError(f"{where}: key {prefix + key} is given twice")
         seen.add(key)
+        empty = value_node.tag == "tag:yaml.org,2002:null"
+        if empty and not dataclasses.is_dataclass(types[key]) and type(None) not in typing.get_args(types[key]):
+            raise UserError(f"{where}: key {prefix + key} has no value")
         if dataclasses.is_dataclass(types[key]):
             _check_node(file, value_node, typing.cast(type, types[key]), f"{prefix}{key}.")
 
@@ -370,7 +377,10 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _one_line(text: str) -> str:
+    union = re.match(r"(.*?:)\s+Does not validate .*?(Expected a [^\n]*)\n.*Given value: (.*)$", text, flags=re.DOTALL)
+    if union:
+        text = f"{union[1]} {union[2]}. Got value: {union[3]}"
     text = (
-        text.replace("Parser key ", "").replace("<class ", "").replace("'>", "'").replace("typing.Literal", "one of ")
+        text.replace("Parser key ", "").replace("<class ", "").replace("'>", "'").replace("a typing.Literal", "one of ")
     )
     return " ".join(text.split())

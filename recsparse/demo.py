@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recsparse import report
-from recsparse.data import generate
+from recsparse.data import PRESETS, generate
 from recsparse.errors import UserError
 from recsparse.evaluate import popularity_baseline
 from recsparse.runs import RunFolder
@@ -40,19 +40,23 @@ METHODS = (
 SHARED = ("--optim.lr=0.005", "--train.eval_every=5", "--train.patience=3")
 
 
-def run_demo(folder: str, preset: str, epochs: int | None) -> int:
+def run_demo(folder: str, preset: str, epochs: int = EPOCHS) -> int:
     """Trains every method, prints the table and writes `FOLDER/report.md` with its plot.
 
     Raises:
         UserError: `folder` holds something else than an earlier demo, or a training run failed.
     """
     target = Path(folder)
+    if preset not in PRESETS:
+        raise UserError(f"--preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
+    if epochs < 1:
+        raise UserError(f"--epochs is {epochs}; it must be 1 or above")
     _clear(target)
     started = time.perf_counter()
     results = []
     for method in METHODS:
         print(f"training {method.label} on {preset} ...", flush=True)
-        results.append(_run(method, target, preset, epochs or EPOCHS))
+        results.append(_run(method, target, preset, epochs))
     report.print_table(results)
     popular = popularity_baseline(generate(preset)).values["recall@20"]
     print(f"For scale: recall@20 of recommending the most popular items is {popular:.4f}.")
@@ -75,6 +79,8 @@ def _run(method: Method, target: Path, preset: str, epochs: int) -> report.Resul
 
 def _clear(target: Path) -> None:
     """Removes an earlier demo, and nothing else."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file; give another --folder")
     if target.exists() and not (target / MARKER).is_file() and any(target.iterdir()):
         raise UserError(f"{target} is not empty and no earlier demo; give another --folder")
     try:

@@ -20,7 +20,7 @@ from recsparse import __version__, _native
 from recsparse.errors import BackendError
 
 _ISA_FLAGS = {
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vbmi2"),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vbmi2", "avx512_vpopcntdq", "bmi2", "fma"),
     "avx2": ("avx2", "fma", "bmi2", "f16c"),
 }
 
@@ -63,7 +63,9 @@ def collect() -> list[Check]:
             f"{torch.get_num_threads()} used by torch, {len(os.sched_getaffinity(0))} processors usable",
         ),
         native_check,
-        Check("backend cpu", "ok", "ready") if native else Check("backend cpu", "broken", "no extension", "make build"),
+        Check("backend cpu", "ok", "ready")
+        if native
+        else Check("backend cpu", "broken", "the extension does not load", "see the line `extension`"),
         _cuda(native),
         _triton(),
     ]
@@ -111,7 +113,7 @@ def _native_library() -> tuple[bool, Check]:
     try:
         _native.load()
     except BackendError as error:
-        return False, Check("extension", "broken", str(error), "make build")
+        return False, Check("extension", "broken", str(error))
     return True, Check("extension", "ok", str(_native.LIBRARY))
 
 
@@ -119,7 +121,7 @@ def _cpu_isa(native: bool) -> Check:
     flags = set(_cpuinfo("flags").split())
     detected = next((isa for isa, needs in _ISA_FLAGS.items() if flags.issuperset(needs)), "portable")
     if not native:
-        return Check("instruction set", "broken", f"{detected} detected, none chosen: the extension is missing")
+        return Check("instruction set", "broken", f"{detected} detected, none chosen: the extension does not load")
     if not hasattr(torch.ops.recsparse, "cpu_isa"):
         return Check("instruction set", "broken", f"{detected} detected; the extension is out of date", "make build")
     return Check("instruction set", "ok", f"{detected} detected, {torch.ops.recsparse.cpu_isa()} chosen")

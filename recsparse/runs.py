@@ -67,12 +67,15 @@ class RunFolder:
         """All lines of metrics.jsonl; a last line that a kill cut short is left out."""
         if not self.metrics_file.exists():
             return []
-        found = []
+        found: list[dict[str, Any]] = []
         for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
             try:
-                found.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict) or "event" not in row:
+                raise UserError(f"{self.metrics_file}:{len(found) + 1}: not a line that a run writes; restore the file")
+            found.append(row)
         return found
 
     def rewind(self, stage: int, epoch: int) -> None:

@@ -18,7 +18,7 @@ import torch
 from recsparse import ops
 from recsparse.budget import TablePlan, plan_sparse
 from recsparse.cli import Parser
-from recsparse.config import PolicyConfig
+from recsparse.config import MAX_THREADS, PolicyConfig
 from recsparse.data import Sampler, SyntheticStream
 from recsparse.errors import InvariantError, UserError
 from recsparse.models import MatrixFactorisation, Triples
@@ -147,6 +147,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"--dim is {options.dim}; it must be from 1 to 256")
     if not 0 < options.density <= 1:
         raise UserError(f"--density is {options.density}; it must be above 0, at most 1")
+    if not 0 <= options.threads <= MAX_THREADS:
+        raise UserError(f"--threads is {options.threads}; it must be from 0 to {MAX_THREADS}")
+    if options.json and Path(options.json).is_dir():
+        raise UserError(f"--json {options.json} is a folder; give a file")
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise UserError(f"--json {options.json}: its folder does not exist")
     return options
@@ -154,7 +158,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
 
 def _count(text: str) -> int:
     """A whole number, also as 1e8."""
-    value = float(text)
-    if value < 1 or value != int(value):
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0 such as 1e8, found {text}")
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= 2**40 or value != int(value):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 2^40 such as 1e8, found {text}")
     return int(value)

@@ -127,7 +127,8 @@ class Trainer:
         self.select_on = "test" if config.data.protocol == "paper" else "valid"
         for part in (self.select_on, "test"):
             if dataset.parts()[part].nnz == 0:
-                raise UserError(f"{dataset.name}: {part} has no interactions to evaluate on")
+                more = "; raise data.valid_fraction, or add a valid.txt" if part == "valid" else ""
+                raise UserError(f"{dataset.name}: {part} has no interactions to evaluate on{more}")
         self.config = config
         self.dataset = dataset
         self.run_folder = run
