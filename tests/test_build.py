@@ -67,7 +67,7 @@ def test_wheel_metadata(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     metadata = archive.read(f"recsparse-{recsparse.__version__}.dist-info/METADATA").decode()
     needs = re.findall(r"^Requires-Dist: ([\w-]+)(?![^\n]*extra)", metadata, re.MULTILINE)
-    assert sorted(needs) == ["jsonargparse", "numpy", "pyyaml", "rich", "safetensors", "torch"]
+    assert sorted(needs) == ["docstring-parser", "jsonargparse", "numpy", "pyyaml", "rich", "safetensors", "torch"]
     assert "Requires-Python: >=3.10" in metadata
     scripts = archive.read(f"recsparse-{recsparse.__version__}.dist-info/entry_points.txt").decode()
     assert "recsparse = recsparse.cli:main" in scripts
