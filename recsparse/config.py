@@ -76,7 +76,7 @@ class DslConfig:
         max_candidates: bound of the candidate store, 12 bytes each; an update never replaces more weights than this.
     """
 
-    mode: Literal["faithful", "fresh", "rotate"] = "fresh"
+    mode: Literal["faithful", "fresh", "rotate"] = "rotate"
     start: Literal["bernoulli", "prefix"] | None = None
     every: str | None = None
     ratio: float | None = None

@@ -30,12 +30,13 @@ class Method(NamedTuple):
     flags: tuple[str, ...]
 
 
+ROUNDS = ("--policy.dsl.rounds=8", "--policy.dsl.round_epochs=8")
 METHODS = (
     Method("dense", ("--policy.name=dense",)),
     Method("small dense 30%", ("--policy.name=small_dense", "--policy.budget=30%")),
-    Method("DSL 30%", ("--policy.name=dsl", "--policy.budget=30%")),
+    Method("DSL 30%", ("--policy.name=dsl", "--policy.budget=30%", *ROUNDS)),
     Method("small dense 15%", ("--policy.name=small_dense", "--policy.budget=15%")),
-    Method("DSL 15%", ("--policy.name=dsl", "--policy.budget=15%")),
+    Method("DSL 15%", ("--policy.name=dsl", "--policy.budget=15%", *ROUNDS)),
 )
 SHARED = ("--optim.lr=0.005", "--train.eval_every=5", "--train.patience=3")
 

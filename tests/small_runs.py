@@ -39,6 +39,7 @@ def config(policy: str = "dsl", *, epochs: int = 4, protocol: str = "valid", **o
     train = {key: value for key, value in options.items() if key in TrainConfig.__dataclass_fields__}
     dsl = {key: value for key, value in options.items() if key in DslConfig.__dataclass_fields__}
     assert len(train) + len(dsl) == len(options)
+    dsl.setdefault("mode", "fresh")  # one stage: what most tests of the trainer are about
     return policies.resolve(
         Config(
             data=DataConfig(path="tiny", protocol=protocol),  # type: ignore[arg-type]
