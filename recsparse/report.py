@@ -154,10 +154,11 @@ def plot(results: Sequence[Result], file: Path) -> bool:
         colour = f"C{number % 10}"
         left.scatter([result.table_bytes / MIB], [result.final["test_recall@20"]], color=colour, label=result.name)
         key = f"{result.final['selected_on']}_recall@20"
-        points = [(row["epoch"], row[key]) for row in result.epochs if key in row]
+        # Epochs are counted anew in each stage: the axis is epochs of the whole run, searching included.
+        points = [(number, row[key]) for number, row in enumerate(result.epochs, 1) if key in row]
         right.plot([epoch for epoch, _ in points], [value for _, value in points], color=colour, marker=".")
     left.set(xlabel="stored table (MiB)", ylabel="test recall@20", xlim=(0, None), ylim=(0, None))
-    right.set(xlabel="epoch", ylabel=f"{results[0].final['selected_on']} recall@20", ylim=(0, None))
+    right.set(xlabel="epoch, all stages", ylabel=f"{results[0].final['selected_on']} recall@20", ylim=(0, None))
     left.legend(fontsize="small")
     figure.savefig(file, dpi=130)
     pyplot.close(figure)
