@@ -16,7 +16,7 @@ RS_INLINE void add_row(const BprGrowScoresArgs& args, int64_t row, int chunks, F
   const float* p = args.values + ref.start;
   for (int c = 0; c < chunks; ++c) {
     const uint32_t mask = chunk_mask(ref, c);
-    acc[c] = fma(expand(p, mask), scale, acc[c]);
+    acc[c] = fma(load_chunk<IndexKind::bits>(p, mask, true), scale, acc[c]);
     p += popcount64(mask);
   }
 }

@@ -8,6 +8,7 @@
 #include "cpu/barrier.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "cpu/prefetch.h"
 #include "cpu/row_sort.h"
 
 namespace recsparse {
@@ -93,6 +94,9 @@ void bpr_step(const BprStepArgs& args, int threads) {
   const int shift = bits_for(static_cast<uint64_t>(3 * full));
   const int row_bits = bits_for(static_cast<uint64_t>(args.table.layout.rows));
 
+  const int64_t bytes = 12 * args.capacity + 8 * index_words(args.table.layout);  // weights, moments, index
+  const bool far = is_far(bytes);
+
   const auto batch_of = [&](int64_t b) {
     BprBatch batch;
     const int64_t begin = b * args.batch_size;
@@ -103,6 +107,7 @@ void bpr_step(const BprStepArgs& args, int threads) {
     batch.count = args.count - begin < args.batch_size ? args.count - begin : args.batch_size;
     batch.step = adam_step(args.adam, args.adam.step + b + 1);
     batch.inverse_count = 1.0f / static_cast<float>(batch.count);
+    batch.far = far;
     batch.records = work.records;
     batch.record_bytes = work.record_bytes;
     batch.spill = work.spill;

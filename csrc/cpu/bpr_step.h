@@ -71,6 +71,7 @@ struct BprBatch {  // one mini-batch
   int64_t count;
   AdamStep step;
   float inverse_count;  // 1 / B
+  bool far;             // see is_far
   char* records;        // occurrence 3 * triple + role (user, positive, negative)
   int64_t record_bytes;
   float* spill;  // chunk c owns [c * spill_stride, (c + 1) * spill_stride)

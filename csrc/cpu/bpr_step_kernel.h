@@ -51,7 +51,7 @@ RS_INLINE void append(float*& p, F16 a, uint32_t mask) {
 
 // s_neg - s_pos of one triple, and the vectors of its three records.
 template <IndexKind K, int W>
-RS_INLINE float score_triple(const float* values, int dim, const Triple<W>& rows, RecordWriter& writer,
+RS_INLINE float score_triple(const float* values, int dim, bool far, const Triple<W>& rows, RecordWriter& writer,
                              BprRecord* record_u, BprRecord* record_i, BprRecord* record_j) {
   const float* u = values + rows.user.start;
   const float* i = values + rows.pos.start;
@@ -66,9 +66,11 @@ RS_INLINE float score_triple(const float* values, int dim, const Triple<W>& rows
       const uint32_t lanes_u = static_cast<uint32_t>(low_bits(rows.user.count));
       const uint32_t lanes_i = static_cast<uint32_t>(low_bits(rows.pos.count));
       const uint32_t lanes_j = static_cast<uint32_t>(low_bits(rows.neg.count));
-      const F16 user = load(u, lanes_u);
-      const Overlap with_pos = overlap<kMask>(user, rows.user.mask, load(i, lanes_i), rows.pos.mask);
-      const Overlap with_neg = overlap<kMask>(user, rows.user.mask, load(j, lanes_j), rows.neg.mask);
+      const F16 user = load_values(u, static_cast<int>(rows.user.count), far);
+      const F16 pos = load_values(i, static_cast<int>(rows.pos.count), far);
+      const F16 neg = load_values(j, static_cast<int>(rows.neg.count), far);
+      const Overlap with_pos = overlap<kMask>(user, rows.user.mask, pos, rows.pos.mask);
+      const Overlap with_neg = overlap<kMask>(user, rows.user.mask, neg, rows.neg.mask);
       const F16 partner = with_neg.b_at_a - with_pos.b_at_a;
       store(out_u, partner, lanes_u);
       store(out_i, F16(0.0f) - with_pos.a_at_b, lanes_i);
@@ -83,8 +85,8 @@ RS_INLINE float score_triple(const float* values, int dim, const Triple<W>& rows
   for (int c = 0; c < chunks; ++c) {
     const uint32_t mask_u = chunk_mask(rows.user, c), mask_i = chunk_mask(rows.pos, c);
     const uint32_t mask_j = chunk_mask(rows.neg, c);
-    user[c] = load_chunk<K>(u, mask_u);
-    partner[c] = load_chunk<K>(j, mask_j) - load_chunk<K>(i, mask_i);
+    user[c] = load_chunk<K>(u, mask_u, far);
+    partner[c] = load_chunk<K>(j, mask_j, far) - load_chunk<K>(i, mask_i, far);
     dot = fma(user[c], partner[c], dot);
     u += popcount64(mask_u);
     i += popcount64(mask_i);
@@ -111,9 +113,9 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
   const auto fetch_index = [&](int64_t p) {
     if (K == IndexKind::full) return;
     const int64_t t = triple_at(p);
-    __builtin_prefetch(index_line<K, W>(table, batch.users[t]));
-    __builtin_prefetch(index_line<K, W>(table, item_offset + batch.pos[t]));
-    __builtin_prefetch(index_line<K, W>(table, item_offset + batch.neg[t]));
+    prefetch(index_line<K, W>(table, batch.users[t]));
+    prefetch(index_line<K, W>(table, item_offset + batch.pos[t]));
+    prefetch(index_line<K, W>(table, item_offset + batch.neg[t]));
   };
   const auto fetch_row = [&](RowRef<W>& ref, int64_t row) {
     ref = locate<K, W, Rank>(table, row);
@@ -127,7 +129,7 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
     fetch_row(rows.user, batch.users[t]);
     fetch_row(rows.pos, item_offset + batch.pos[t]);
     fetch_row(rows.neg, item_offset + batch.neg[t]);
-    for (int role = 0; role < 3; ++role) __builtin_prefetch(batch.record(3 * t + role), 1);
+    for (int role = 0; role < 3; ++role) prefetch_write(batch.record(3 * t + role));
   };
   for (int64_t p = begin; p < end && p < begin + 2 * kTripleAhead; ++p) fetch_index(p);
   for (int64_t p = begin; p < end && p < begin + kTripleAhead; ++p) fetch_rows(p);
@@ -146,8 +148,8 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
       complete<K, W>(table, rows.neg);
       records[p - chunk_begin] = batch.record(3 * rows.number);
       difference[p - chunk_begin] =
-          score_triple<K, W>(values, dim, rows, writer, records[p - chunk_begin], batch.record(3 * rows.number + 1),
-                             batch.record(3 * rows.number + 2));
+          score_triple<K, W>(values, dim, batch.far, rows, writer, records[p - chunk_begin],
+                             batch.record(3 * rows.number + 1), batch.record(3 * rows.number + 2));
       if (p + kTripleAhead < end) fetch_rows(p + kTripleAhead);
     }
     double loss = 0;
@@ -173,6 +175,8 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
 RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occurrence, int64_t k, int64_t next,
                             const BprRecord* first, uint32_t c, F16 decay) {
   const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
+  const bool far = batch.far;
+  const int n = first->count - c < 16 ? static_cast<int>(first->count - c) : 16;
   float* w = batch.args->values + first->start + c;
   float* m = batch.args->moments + 2 * first->start + c;
   float* v = m + first->count;
@@ -181,12 +185,12 @@ RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occur
     const BprRecord* record = batch.record(batch.keys[o] & occurrence);
     gradient = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), gradient);
   }
-  F16 weight = load(w, lanes), moment1 = load(m, lanes), moment2 = load(v, lanes);
+  F16 weight = load_values(w, n, far), moment1 = load_values(m, n, far), moment2 = load_values(v, n, far);
   gradient = fma(weight, decay, gradient);
   adam_update(batch.step, gradient, weight, moment1, moment2);
-  store(w, weight, lanes);
-  store(m, moment1, lanes);
-  store(v, moment2, lanes);
+  store_values(w, weight, n, far);
+  store_values(m, moment1, n, far);
+  store_values(v, moment2, n, far);
 }
 
 static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
@@ -197,11 +201,11 @@ static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
   const uint64_t occurrence = low_bits(shift);
   const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
   const float decay = batch.args->l2 * batch.inverse_count;
-  const auto fetch_record = [&](int64_t k) { __builtin_prefetch(batch.record(keys[k] & occurrence)); };
+  const auto fetch_record = [&](int64_t k) { prefetch(batch.record(keys[k] & occurrence)); };
   const auto fetch_row = [&](int64_t k) {
     const BprRecord* record = batch.record(keys[k] & occurrence);
     prefetch_span<true>(values + record->start, record->count);
-    prefetch_span<true>(moments + 2 * record->start, 2 * record->count);
+    prefetch_span<true, 3>(moments + 2 * record->start, 2 * record->count);
   };
   for (int64_t k = begin; k < end && k < begin + 2 * kUpdateAhead; ++k) fetch_record(k);
   for (int64_t k = begin; k < end && k < begin + kUpdateAhead; ++k) fetch_row(k);

@@ -99,10 +99,30 @@ RS_INLINE void stream(T* p, V16<T> a) {
 RS_INLINE void stream_fence() {}
 
 template <class T>
+RS_INLINE V16<T> load_first(const T* p, int n) {
+  V16<T> out(T(0));
+  for (int i = 0; i < n; ++i) out.r[i] = p[i];
+  return out;
+}
+template <class T>
+RS_INLINE void store_first(T* p, V16<T> a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = a.r[i];
+}
+template <class T>
+RS_INLINE V16<T> shift_down(V16<T> a, int n) {
+  V16<T> out(T(0));
+  for (int i = 0; i + n < 16; ++i) out.r[i] = a.r[i + n];
+  return out;
+}
+template <class T>
 RS_INLINE V16<T> expand(const T* p, uint32_t mask) {
   V16<T> out(T(0));
   for (; mask; mask &= mask - 1) out.r[__builtin_ctz(mask)] = *p++;
   return out;
+}
+template <class T>
+RS_INLINE V16<T> expand(V16<T> a, uint32_t mask) {
+  return expand(a.r, mask);
 }
 template <class T>
 RS_INLINE V16<T> compress(V16<T> a, uint32_t mask) {

@@ -4,6 +4,7 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "cpu/prefetch.h"
 #include "cpu/row_sort.h"
 
 namespace recsparse {
@@ -33,6 +34,7 @@ BadIds lookup(const LookupArgs<T>& args, int threads) {
   const int64_t bytes = args.count * args.table.layout.dim * static_cast<int64_t>(sizeof(T));
   const bool aligned = reinterpret_cast<uintptr_t>(args.out) % 64 == 0 && args.table.layout.dim % 16 == 0;
   const bool stream = aligned && bytes >= kStreamBytes;
+  const bool far = is_far(args.capacity * static_cast<int64_t>(sizeof(T)) + 8 * index_words(args.table.layout));
   BadIds parts[256];
   if (threads > 256) threads = 256;
   const int64_t chunks = (args.count + kGrain - 1) / kGrain;
@@ -40,7 +42,7 @@ BadIds lookup(const LookupArgs<T>& args, int threads) {
   const LookupKernel<T>& variant = kernel<T>();  // throws for a bad RECSPARSE_CPU_ISA: not inside the parallel region
   parallel_region(threads, [&](int rank) {
     const Range range = static_range(args.count, kGrain, rank, threads);
-    parts[rank] = variant.forward(args, stream, range.begin, range.end);
+    parts[rank] = variant.forward(args, stream, far, range.begin, range.end);
   });
   BadIds bad;
   for (int rank = 0; rank < threads; ++rank) {

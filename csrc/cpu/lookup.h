@@ -11,6 +11,7 @@ template <class T>
 struct LookupArgs {
   TableView table;
   const T* values;
+  int64_t capacity;    // length of values
   const int64_t* ids;  // [count]
   int64_t count;
   T* out;  // [count, dim]
@@ -42,7 +43,8 @@ void lookup_backward(const LookupBackwardArgs<T>& args, int threads);
 // One variant for an instruction set: works on the ids [begin, end), or on sorted keys (row << shift | position).
 template <class T>
 struct LookupKernel {
-  BadIds (*forward)(const LookupArgs<T>& args, bool stream, int64_t begin, int64_t end);
+  // stream: write past the caches; far: see is_far.
+  BadIds (*forward)(const LookupArgs<T>& args, bool stream, bool far, int64_t begin, int64_t end);
   void (*backward)(const LookupBackwardArgs<T>& args, const uint64_t* keys, int shift, int64_t begin, int64_t end);
 };
 

@@ -11,10 +11,10 @@
 
 namespace recsparse::RS_ISA {
 
-constexpr int kAhead = 16;  // a power of two; enough misses in flight to fill the line buffers of a core
+constexpr int kAhead = 32;  // a power of two; enough misses in flight to fill the line buffers of a core
 
 template <class T, IndexKind K, int W>
-static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, int64_t begin, int64_t end) {
+static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, bool far, int64_t begin, int64_t end) {
   const TableView table = args.table;
   const int dim = table.layout.dim, chunks = chunk_count<W>(dim);
   const uint64_t rows = static_cast<uint64_t>(table.layout.rows);
@@ -34,25 +34,21 @@ static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, int64_t beg
     if (K == IndexKind::cols8) prefetch_span(table.cols + ref.start, ref.count);
   };
   if (K != IndexKind::full) {
-    for (int64_t i = begin; i < end && i < begin + 2 * kAhead; ++i) __builtin_prefetch(index_line<K, W>(table, id(i)));
+    for (int64_t i = begin; i < end && i < begin + 2 * kAhead; ++i) prefetch(index_line<K, W>(table, id(i)));
   }
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) fetch(i);
   for (int64_t i = begin; i < end; ++i) {
-    if (K != IndexKind::full && i + 2 * kAhead < end) __builtin_prefetch(index_line<K, W>(table, id(i + 2 * kAhead)));
+    if (K != IndexKind::full && i + 2 * kAhead < end) prefetch(index_line<K, W>(table, id(i + 2 * kAhead)));
     RowRef<W> ref = ring[i % kAhead];
     complete<K, W>(table, ref);
-    const T* p = args.values + ref.start;
     T* out = args.out + i * dim;
-    for (int c = 0; c < chunks; ++c) {
-      const uint32_t mask = chunk_mask(ref, c);
-      const V16<T> chunk = load_chunk<K>(p, mask);
-      p += popcount64(mask);
+    for_each_chunk<K>(args.values + ref.start, ref, chunks, far, [&](int c, V16<T> chunk) {
       if (streaming) {
         stream(out + 16 * c, chunk);
       } else {
         store(out + 16 * c, chunk, static_cast<uint32_t>(low_bits(dim - 16 * c) & 0xffff));
       }
-    }
+    });
     if (i + kAhead < end) fetch(i + kAhead);
   }
   if (streaming) stream_fence();
@@ -85,21 +81,21 @@ static void lookup_backward_rows(const LookupBackwardArgs<T>& args, const uint64
 }
 
 template <class T, IndexKind K>
-static BadIds lookup_width(const LookupArgs<T>& args, bool streaming, int64_t begin, int64_t end) {
+static BadIds lookup_width(const LookupArgs<T>& args, bool streaming, bool far, int64_t begin, int64_t end) {
   switch (mask_words(args.table.layout.dim)) {
-    case 2: return lookup_rows<T, K, 2>(args, streaming, begin, end);
-    case 4: return lookup_rows<T, K, 4>(args, streaming, begin, end);
-    default: return lookup_rows<T, K, 0>(args, streaming, begin, end);
+    case 2: return lookup_rows<T, K, 2>(args, streaming, far, begin, end);
+    case 4: return lookup_rows<T, K, 4>(args, streaming, far, begin, end);
+    default: return lookup_rows<T, K, 0>(args, streaming, far, begin, end);
   }
 }
 
 template <class T>
-static BadIds lookup_forward(const LookupArgs<T>& args, bool streaming, int64_t begin, int64_t end) {
+static BadIds lookup_forward(const LookupArgs<T>& args, bool streaming, bool far, int64_t begin, int64_t end) {
   switch (args.table.layout.kind) {
-    case IndexKind::full: return lookup_width<T, IndexKind::full>(args, streaming, begin, end);
-    case IndexKind::prefix: return lookup_width<T, IndexKind::prefix>(args, streaming, begin, end);
-    case IndexKind::bits: return lookup_width<T, IndexKind::bits>(args, streaming, begin, end);
-    default: return lookup_width<T, IndexKind::cols8>(args, streaming, begin, end);
+    case IndexKind::full: return lookup_width<T, IndexKind::full>(args, streaming, far, begin, end);
+    case IndexKind::prefix: return lookup_width<T, IndexKind::prefix>(args, streaming, far, begin, end);
+    case IndexKind::bits: return lookup_width<T, IndexKind::bits>(args, streaming, far, begin, end);
+    default: return lookup_width<T, IndexKind::cols8>(args, streaming, far, begin, end);
   }
 }
 

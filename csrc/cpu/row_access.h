@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/rows.h"
+#include "cpu/prefetch.h"
 
 namespace recsparse::RS_ISA {
 
@@ -16,24 +17,54 @@ RS_INLINE uint32_t chunk_mask(const RowRef<W>& ref, int c) {
   return static_cast<uint32_t>(ref.mask[c >> 2] >> (16 * (c & 3))) & 0xffffu;
 }
 
-// Chunk of a row whose kept values of this chunk begin at p.
-template <IndexKind K, class T>
-RS_INLINE V16<T> load_chunk(const T* p, uint32_t mask) {
-  if (K == IndexKind::full || K == IndexKind::prefix) return load(p, mask);
-  return expand(p, mask);
+// The first n values at p (n <= 16), of a table that is `far` (see is_far).
+template <class T>
+RS_INLINE V16<T> load_values(const T* p, int n, bool far) {
+  return far ? load_first(p, n) : load(p, static_cast<uint32_t>(low_bits(n)));
+}
+template <class T>
+RS_INLINE void store_values(T* p, V16<T> a, int n, bool far) {
+  far ? store_first(p, a, n) : store(p, a, static_cast<uint32_t>(low_bits(n)));
 }
 
-// Fetches the lines of a row, for reading or (Write) in exclusive state: a line that another core has written last would
-// otherwise be asked for twice. Up to three lines without a branch on the length.
-template <bool Write = false, class T>
+// Chunk of a row whose kept values of this chunk begin at p.
+template <IndexKind K, class T>
+RS_INLINE V16<T> load_chunk(const T* p, uint32_t mask, bool far) {
+  if (K == IndexKind::full || K == IndexKind::prefix) return load(p, mask);
+  return far ? expand(load_first(p, popcount64(mask)), mask) : expand(p, mask);
+}
+
+// Calls each(c, chunk) for the chunks of a row in order. A short row of a far table is loaded once.
+template <IndexKind K, int W, class T, class Each>
+RS_INLINE void for_each_chunk(const T* p, const RowRef<W>& ref, int chunks, bool far, Each&& each) {
+  if (far && (K == IndexKind::bits || K == IndexKind::cols8) && ref.count <= 16) {
+    const V16<T> row = load_first(p, static_cast<int>(ref.count));
+    int before = 0;
+    for (int c = 0; c < chunks; ++c) {
+      const uint32_t mask = chunk_mask(ref, c);
+      each(c, expand(shift_down(row, before), mask));
+      before += popcount64(mask);
+    }
+    return;
+  }
+  for (int c = 0; c < chunks; ++c) {
+    const uint32_t mask = chunk_mask(ref, c);
+    each(c, load_chunk<K>(p, mask, far));
+    p += popcount64(mask);
+  }
+}
+
+// Fetches the lines of `count` values, for reading or for writing: up to `Lines` (2 or 3) without a branch on the length.
+template <bool Write = false, int Lines = 2, class T>
 RS_INLINE void prefetch_span(const T* p, uint32_t count) {
+  const auto fetch = [](const char* line) { Write ? prefetch_write(line) : prefetch(line); };
   const char* first = reinterpret_cast<const char*>(p);
   const char* last = reinterpret_cast<const char*>(p + (count ? count : 1)) - 1;
-  __builtin_prefetch(first, Write);
-  __builtin_prefetch(first + 64 < last ? first + 64 : last, Write);
-  __builtin_prefetch(last, Write);
-  if (last - first > 128) {
-    for (const char* line = first + 128; line < last; line += 64) __builtin_prefetch(line, Write);
+  fetch(first);
+  if (Lines == 3) fetch(first + 64 < last ? first + 64 : last);
+  fetch(last);
+  if (last - first > 64 * (Lines - 1)) {
+    for (const char* line = first + 64 * (Lines - 1); line < last; line += 64) fetch(line);
   }
 }
 

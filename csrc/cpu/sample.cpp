@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "cpu/prefetch.h"
+
 namespace recsparse::cpu {
 namespace {
 
@@ -28,8 +30,8 @@ void choose_rows(const SampleArgs& args, Batch& batch) {
   for (int i = 0; i < batch.size; ++i) {
     const int64_t row = static_cast<int64_t>(bounded64(word64(batch.random[i]), static_cast<uint64_t>(args.n_rows)));
     batch.row[i] = row;
-    __builtin_prefetch(args.indptr + row);
-    __builtin_prefetch(args.users + row);
+    prefetch(args.indptr + row);
+    prefetch(args.users + row);
   }
 }
 
@@ -56,7 +58,7 @@ int64_t bad_row(const SampleArgs& args, const Batch& batch) {
   for (int i = 0; i < batch.size; ++i) {
     const int64_t begin = args.indptr[batch.row[i]], end = args.indptr[batch.row[i] + 1];
     if (begin < 0 || end <= begin || end > args.nnz || end - begin >= args.n_items) return batch.row[i];
-    __builtin_prefetch(args.items + begin + (end - begin) / 2);
+    prefetch(args.items + begin + (end - begin) / 2);
   }
   return -1;
 }

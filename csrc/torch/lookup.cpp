@@ -17,8 +17,8 @@ template <class T>
 void lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds,
                   at::Tensor& out) {
   TORCH_CHECK_INDEX(table.layout.rows > 0 || ids.numel() == 0, "lookup: ids given for a table without rows");
-  const LookupArgs<T> args{table, values.const_data_ptr<T>(), ids.const_data_ptr<int64_t>(), ids.numel(),
-                           out.mutable_data_ptr<T>()};
+  const LookupArgs<T> args{table,       values.const_data_ptr<T>(), values.numel(), ids.const_data_ptr<int64_t>(),
+                           ids.numel(), out.mutable_data_ptr<T>()};
   const BadIds bad = lookup(args, op_threads());
   if (bad.count == 0 || bounds == ignore) return;
   const int64_t id = args.ids[bad.first];
