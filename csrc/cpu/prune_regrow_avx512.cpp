@@ -10,8 +10,8 @@
 
 namespace recsparse::avx512 {
 
-RS_INLINE uint32_t deposit_bits(uint32_t bits, uint32_t mask) { return _pdep_u32(bits, mask); }
-RS_INLINE uint32_t extract_bits(uint32_t bits, uint32_t mask) { return _pext_u32(bits, mask); }
+RS_INLINE uint64_t deposit_bits(uint64_t bits, uint64_t mask) { return _pdep_u64(bits, mask); }
+RS_INLINE uint64_t extract_bits(uint64_t bits, uint64_t mask) { return _pext_u64(bits, mask); }
 
 // Lanes of a vector of `width` at position i of n.
 RS_INLINE uint64_t lanes_at(int64_t i, int64_t n, int width) {

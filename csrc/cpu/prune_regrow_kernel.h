@@ -13,7 +13,7 @@
 
 namespace recsparse::RS_ISA {
 
-// Appends up to 32 bits at a time, without a branch. The stream has eight bytes to spare.
+// Appends bits to a stream, which has eight bytes to spare.
 struct BitWriter {
   char* out;
   uint64_t pending = 0;
@@ -21,8 +21,9 @@ struct BitWriter {
 
   RS_INLINE_MEMBER explicit BitWriter(uint64_t* stream) : out(reinterpret_cast<char*>(stream)) {}
 
-  RS_INLINE_MEMBER void put(uint32_t bits, int count) {
-    pending |= static_cast<uint64_t>(bits) << filled;
+  // Up to 32 bits, without a branch.
+  RS_INLINE_MEMBER void put(uint64_t bits, int count) {
+    pending |= bits << filled;
     filled += count;
     std::memcpy(out, &pending, 8);
     const int whole = filled >> 5;
@@ -32,20 +33,34 @@ struct BitWriter {
   }
 };
 
-// `count` <= 32 bits of a stream from bit `at`.
-RS_INLINE uint32_t get_bits(const uint64_t* stream, int64_t at, int count) {
+// `count` <= 64 bits of a stream from bit `at`.
+RS_INLINE uint64_t get_bits(const uint64_t* stream, int64_t at, int count) {
+  const char* first = reinterpret_cast<const char*>(stream) + (at >> 3);
   uint64_t word;
-  std::memcpy(&word, reinterpret_cast<const char*>(stream) + (at >> 3), 8);
-  return static_cast<uint32_t>(word >> (at & 7) & low_bits(count));
+  std::memcpy(&word, first, 8);
+  const int skipped = at & 7;
+  word >>= skipped;
+  if (count + skipped > 64) word |= static_cast<uint64_t>(static_cast<uint8_t>(first[8])) << (64 - skipped);
+  return word & low_bits(count);
 }
 
-// A row's bits in pieces of at most 32, for streams that hold them twice.
+// The bits of a row's values in pieces of at most 64, one for every 64 columns.
 struct RowBits {
-  uint32_t bits[kMaxWords];
-  int sizes[kMaxWords];
+  uint64_t bits[kMaxWords / 2];
+  int sizes[kMaxWords / 2];
 
   RS_INLINE_MEMBER void append(BitWriter& stream, int pieces) const {
-    for (int i = 0; i < pieces; ++i) stream.put(bits[i], sizes[i]);
+    for (int i = 0; i < pieces; ++i) {
+      stream.put(bits[i] & low_bits(32), sizes[i] < 32 ? sizes[i] : 32);
+      if (sizes[i] > 32) stream.put(bits[i] >> 32, sizes[i] - 32);
+    }
+  }
+
+  // For streams that hold a row's bits twice: for its m and for its v.
+  RS_INLINE_MEMBER void append_twice(BitWriter& stream, int pieces) const {
+    if (pieces == 1 && sizes[0] <= 16) return stream.put(bits[0] | bits[0] << sizes[0], 2 * sizes[0]);
+    append(stream, pieces);
+    append(stream, pieces);
   }
 };
 
@@ -70,7 +85,7 @@ struct Streams {
 // W: mask words of a row, 0 when not known at compile time.
 template <int W, bool Moments>
 static void rebuild_bits(const PruneRegrowArgs& args, const Slab& slab, SlabScratch* scratch) {
-  const int dim = args.layout.dim, words = W ? W : mask_words(dim);
+  const int dim = args.layout.dim, words = W ? W : mask_words(dim), pieces = (words + 1) / 2;
   const int per_block = bits_rows_per_block(words), block_words = bits_block_words(words);
   const bool growing = scratch->grown_count > 0;
   const int64_t* grown = scratch->grown;
@@ -83,31 +98,27 @@ static void rebuild_bits(const PruneRegrowArgs& args, const Slab& slab, SlabScra
     const int64_t end = row + per_block < slab.rows ? per_block : slab.rows - row;
     for (int64_t r = 0; r < end; ++r, key += dim) {
       RowBits stays, old;
-      for (int w = 0; w < words; ++w, mask += 4) {
-        uint32_t before;
-        std::memcpy(&before, mask, 4);
-        stays.sizes[w] = __builtin_popcount(before);
-        stays.bits[w] = get_bits(scratch->keep, at, stays.sizes[w]);
-        at += stays.sizes[w];
-        const uint32_t survivors = deposit_bits(stays.bits[w], before);
-        uint32_t after = survivors;
-        const int64_t first = key + 32 * w, last = w + 1 < words ? first + 32 : key + dim;
-        for (; *grown < last; ++grown) after |= 1u << (*grown - first);
-        old.bits[w] = extract_bits(survivors, after);
-        old.sizes[w] = __builtin_popcount(after);
-        start += old.sizes[w];
-        std::memcpy(mask, &after, 4);
+      for (int i = 0; i < pieces; ++i) {
+        const int nbytes = 2 * i + 1 < words ? 8 : 4;
+        uint64_t before = 0;
+        std::memcpy(&before, mask, nbytes);
+        stays.sizes[i] = popcount64(before);
+        stays.bits[i] = get_bits(scratch->keep, at, stays.sizes[i]);
+        at += stays.sizes[i];
+        const uint64_t survivors = deposit_bits(stays.bits[i], before);
+        uint64_t after = survivors;
+        const int64_t first = key + 64 * i, last = i + 1 < pieces ? first + 64 : key + dim;
+        for (; *grown < last; ++grown) after |= 1ull << (*grown - first);
+        old.bits[i] = extract_bits(survivors, after);
+        old.sizes[i] = popcount64(after);
+        start += old.sizes[i];
+        std::memcpy(mask, &after, nbytes);
+        mask += nbytes;
       }
-      if (Moments) {
-        stays.append(streams.keep_twice, words);
-        stays.append(streams.keep_twice, words);
-      }
+      if (Moments) stays.append_twice(streams.keep_twice, pieces);
       if (growing) {
-        old.append(streams.survivor, words);
-        if (Moments) {
-          old.append(streams.survivor_twice, words);
-          old.append(streams.survivor_twice, words);
-        }
+        old.append(streams.survivor, pieces);
+        if (Moments) old.append_twice(streams.survivor_twice, pieces);
       }
     }
   }
@@ -120,9 +131,9 @@ RS_INLINE RowBits merge_columns(const uint8_t* cols, int survivors, int64_t key,
   RowBits row;
   int count = 0;
   for (int taken = 0; taken < survivors || **grown < end_key; ++count) {
-    const int piece = count >> 5, bit = count & 31;
+    const int piece = count >> 6, bit = count & 63;
     const bool survivor = taken < survivors && key + cols[taken] < **grown;
-    row.bits[piece] = (bit ? row.bits[piece] : 0) | static_cast<uint32_t>(survivor) << bit;
+    row.bits[piece] = (bit ? row.bits[piece] : 0) | static_cast<uint64_t>(survivor) << bit;
     row.sizes[piece] = bit + 1;
     taken += survivor;
     *grown += !survivor;
@@ -149,25 +160,19 @@ static void rebuild_cols8(const PruneRegrowArgs& args, const Slab& slab, SlabScr
       if (wide) std::memcpy(&length, lengths + 2 * r, 2);
       RowBits stays;
       int pieces = 0, survivors = 0;
-      for (int left = length; left > 0; left -= 32, ++pieces) {
-        stays.sizes[pieces] = left < 32 ? left : 32;
+      for (int left = length; left > 0; left -= 64, ++pieces) {
+        stays.sizes[pieces] = left < 64 ? left : 64;
         stays.bits[pieces] = get_bits(scratch->keep, at, stays.sizes[pieces]);
         at += stays.sizes[pieces];
-        survivors += __builtin_popcount(stays.bits[pieces]);
+        survivors += popcount64(stays.bits[pieces]);
       }
-      if (moments) {
-        stays.append(streams.keep_twice, pieces);
-        stays.append(streams.keep_twice, pieces);
-      }
+      if (moments) stays.append_twice(streams.keep_twice, pieces);
       int after = survivors;
       if (growing) {
         const RowBits old = merge_columns(cols, survivors, key, key + dim, &grown, &after);
-        const int filled = (after + 31) / 32;
+        const int filled = (after + 63) / 64;
         old.append(streams.survivor, filled);
-        if (moments) {
-          old.append(streams.survivor_twice, filled);
-          old.append(streams.survivor_twice, filled);
-        }
+        if (moments) old.append_twice(streams.survivor_twice, filled);
       }
       cols += survivors;
       const uint16_t new_length = static_cast<uint16_t>(after);

@@ -8,14 +8,14 @@
 namespace recsparse::portable {
 
 // The low bits go to the set positions of the mask, in ascending order; and back.
-RS_INLINE uint32_t deposit_bits(uint32_t bits, uint32_t mask) {
-  uint32_t out = 0;
+RS_INLINE uint64_t deposit_bits(uint64_t bits, uint64_t mask) {
+  uint64_t out = 0;
   for (; mask; mask &= mask - 1, bits >>= 1) out |= bits & 1 ? mask & -mask : 0;
   return out;
 }
-RS_INLINE uint32_t extract_bits(uint32_t bits, uint32_t mask) {
-  uint32_t out = 0;
-  for (int i = 0; mask; mask &= mask - 1, ++i) out |= static_cast<uint32_t>((bits & mask & -mask) != 0) << i;
+RS_INLINE uint64_t extract_bits(uint64_t bits, uint64_t mask) {
+  uint64_t out = 0;
+  for (int i = 0; mask; mask &= mask - 1, ++i) out |= static_cast<uint64_t>((bits & mask & -mask) != 0) << i;
   return out;
 }
 
