@@ -52,6 +52,19 @@ def capacity_for_nbytes(kind: str, rows: int, dim: int, nbytes: int, value_bytes
     return -1 if kind == "full" and capacity < rows * dim else capacity
 
 
+def cheapest_kind(rows: int, dim: int, capacity: int, *, prefix: bool = False) -> str:
+    """The index kind with the fewest bytes for a table with room for `capacity` weights.
+
+    Args:
+        prefix: every row keeps its first columns only, so that kind `prefix` can hold it (and `full`, when
+            capacity = rows * dim).
+    """
+    kinds = ["bits", "cols8"]
+    if prefix:
+        kinds = ["full", "prefix", *kinds] if capacity == rows * dim else ["prefix", *kinds]
+    return min(kinds, key=lambda kind: stored_nbytes(kind, rows, dim, capacity))
+
+
 def _bits_block_words(words: int) -> int:
     return 16 if words in (5, 8) else 8
 

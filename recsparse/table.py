@@ -95,7 +95,8 @@ class PackedTable:
         capacity: int | None = None,
         backend: str = "auto",
     ) -> PackedTable:
-        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0).
+        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0). The kind `cheapest`
+        stands for the one with the fewest bytes that can hold the mask.
 
         Raises:
             ValueError: NaN or infinity in a kept weight, more kept weights than `capacity`, or a mask that `kind`
@@ -111,6 +112,9 @@ class PackedTable:
             raise ValueError(f"from_dense: dense[{row}, {col}] is {dense[row, col]}, expected finite weights")
         if capacity is None:
             capacity = int(mask.sum())
+        if kind == "cheapest":
+            prefix = bool((mask.sum(1, keepdim=True) > torch.arange(dense.shape[1])).eq(mask).all())
+            kind = layout.cheapest_kind(*dense.shape, capacity, prefix=prefix)
         index, cols, values = pack(dense, mask, kind, capacity)
         return cls(dense.shape[0], dense.shape[1], kind, index, cols, values, backend)
 
@@ -219,6 +223,29 @@ class PackedTable:
         torch.cumsum(counts, 0, out=crow[1:])
         col = self.cols[: self.nnz].long() if self.kind == "cols8" else self.mask().nonzero()[:, 1]
         return crow, col, self.values[: self.nnz].clone()
+
+    def cheapest_kind(self) -> str:
+        """The index kind with the fewest bytes that can hold the table as it is, at its capacity."""
+        from recsparse.ops import fits
+
+        return layout.cheapest_kind(self.rows, self.dim, self.capacity, prefix=fits(self, "prefix"))
+
+    def convert_(self, kind: str) -> None:
+        """Change the index kind in place. `values` stays the same tensor, and optimiser state stays valid, because
+        every kind orders the weights alike; `index` and `cols` become new tensors.
+
+        Args:
+            kind: an index kind, or `cheapest`.
+
+        Raises:
+            ValueError: `kind` is unknown or cannot hold a row; names the first such row. The table has not changed.
+        """
+        from recsparse.ops import convert_index
+
+        if kind == "cheapest":
+            kind = self.cheapest_kind()
+        self.index, self.cols = convert_index(self, kind)
+        self.kind = kind
 
     def nbytes(self) -> dict[str, int]:
         """Exact bytes held: values, index (with the columns of `cols8`) and their total."""

@@ -2,6 +2,7 @@
 // counts, the second knows where each chunk's values start and writes.
 #pragma once
 
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -18,6 +19,33 @@ RS_INLINE int row_count(const RowMask& mask) {
   int count = 0;
   for (int i = 0; i < kMaxWords / 2; ++i) count += popcount64(mask.word[i]);
   return count;
+}
+
+RS_INLINE bool is_prefix(const RowMask& mask) {
+  const int count = row_count(mask);
+  for (int i = 0; i < kMaxWords / 2; ++i) {
+    if (mask.word[i] != low_bits(count - 64 * i)) return false;
+  }
+  return true;
+}
+
+// The first row that the kind of `layout` cannot hold, or -1: full wants every column, prefix the first ones.
+template <class MaskOf>
+static int64_t first_misfit(const Layout& layout, int threads, MaskOf mask_of) {
+  const bool full = layout.kind == IndexKind::full;
+  if (!full && layout.kind != IndexKind::prefix) return -1;
+  std::atomic<int64_t> first{layout.rows};
+  parallel_for(layout.rows, 4096, threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const RowMask mask = mask_of(row);
+      if (full ? row_count(mask) == layout.dim : is_prefix(mask)) continue;
+      int64_t seen = first.load();
+      while (row < seen && !first.compare_exchange_weak(seen, row)) {
+      }
+      return;
+    }
+  });
+  return first.load() < layout.rows ? first.load() : -1;
 }
 
 constexpr int64_t kBlockChunk = 1024;

@@ -1,6 +1,5 @@
 #include "cpu/pack.h"
 
-#include <atomic>
 #include <cstring>
 
 #include "cpu/build_index.h"
@@ -13,37 +12,16 @@ static RowMask mask_from_bytes(const uint8_t* bytes, int dim) {
   return mask;
 }
 
-static bool is_prefix(const RowMask& mask) {
-  const int count = row_count(mask);
-  for (int i = 0; i < kMaxWords / 2; ++i) {
-    if (mask.word[i] != low_bits(count - 64 * i)) return false;
-  }
-  return true;
-}
-
 template <class T>
 PackResult pack(const PackArgs<T>& args, int threads) {
   const Layout layout = args.layout;
   const int dim = layout.dim;
   const auto mask_of = [&](int64_t row) { return mask_from_bytes(args.mask + row * dim, dim); };
-  std::atomic<int64_t> fault{layout.rows};
-  const bool full = layout.kind == IndexKind::full;
-  if (full || layout.kind == IndexKind::prefix) {
-    parallel_for(layout.rows, 4096, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const RowMask mask = mask_of(row);
-        if (full ? row_count(mask) == dim : is_prefix(mask)) continue;
-        int64_t seen = fault.load();
-        while (row < seen && !fault.compare_exchange_weak(seen, row)) {
-        }
-        return;
-      }
-    });
-  }
+  const int64_t misfit = first_misfit(layout, threads, mask_of);
   const std::vector<uint64_t> starts = count_chunks(layout, threads, mask_of);
   const int64_t kept = static_cast<int64_t>(starts.back());
-  if (fault.load() < layout.rows) {
-    return PackResult{full ? PackResult::not_full : PackResult::not_prefix, kept, fault.load()};
+  if (misfit >= 0) {
+    return PackResult{layout.kind == IndexKind::full ? PackResult::not_full : PackResult::not_prefix, kept, misfit};
   }
   if (kept > args.capacity) return PackResult{PackResult::over_capacity, kept, 0};
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
+from recsparse.ops.convert_index import convert_index, fits
 from recsparse.ops.lookup import lookup
 from recsparse.ops.pack import pack, unpack
 from recsparse.ops.prune_regrow import prune_regrow_
@@ -14,6 +15,8 @@ __all__ = [
     "Selection",
     "bpr_grow_scores",
     "bpr_step_",
+    "convert_index",
+    "fits",
     "lookup",
     "pack",
     "prune_regrow_",

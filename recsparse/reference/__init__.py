@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recsparse.reference.bpr_grow_scores import bpr_grow_scores
 from recsparse.reference.bpr_step import bpr_step_
+from recsparse.reference.convert_index import convert_index
 from recsparse.reference.lookup import lookup
 from recsparse.reference.prune_regrow import prune_regrow_
 from recsparse.reference.rows import unpack
@@ -13,6 +14,7 @@ from recsparse.reference.select import select
 __all__ = [
     "bpr_grow_scores",
     "bpr_step_",
+    "convert_index",
     "lookup",
     "prune_regrow_",
     "sample",
