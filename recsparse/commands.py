@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def train(argv: list[str]) -> int:
     if resumed is not None:
         _check_resumable(config, configuration.parse(parser, [f"--config={resumed.config_file}"]))
     dataset = open_dataset(config.data)
+    if Path(config.data.path).is_dir():  # `eval` and `--resume` find the data from any working directory
+        config = replace(config, data=replace(config.data, path=str(Path(config.data.path).resolve())))
     run = resumed or RunFolder.for_config(config, dataset.name)
     with _progress() as bar:
         task = bar.add_task("", total=1.0)

@@ -95,8 +95,9 @@ class PackedTable:
         capacity: int | None = None,
         backend: str = "auto",
     ) -> PackedTable:
-        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0). The kind `cheapest`
-        stands for the one with the fewest bytes that can hold the mask.
+        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0).
+
+        The kind `cheapest` stands for the one with the fewest bytes that can hold the mask.
 
         Raises:
             ValueError: NaN or infinity in a kept weight, more kept weights than `capacity`, or a mask that `kind`
@@ -114,7 +115,7 @@ class PackedTable:
             capacity = int(mask.sum())
         if kind == "cheapest":
             prefix = bool((mask.sum(1, keepdim=True) > torch.arange(dense.shape[1])).eq(mask).all())
-            kind = layout.cheapest_kind(*dense.shape, capacity, prefix=prefix)
+            kind = layout.cheapest_kind(dense.shape[0], dense.shape[1], capacity, prefix=prefix)
         index, cols, values = pack(dense, mask, kind, capacity)
         return cls(dense.shape[0], dense.shape[1], kind, index, cols, values, backend)
 

@@ -195,6 +195,19 @@ def test_the_installed_command_refuses_in_the_same_way(tmp_path: Path, data: Pat
     assert_refused(tmp_path, [*argv, "--policy.budget=50%"], "train.txt", ":2", run=command)
 
 
+def test_eval_finds_the_data_from_another_directory(tmp_path: Path, data: Path) -> None:
+    relative = os.path.relpath(data, tmp_path)
+    code, _, err = within(
+        "train", f"--data.path={relative}", "--policy.name=dense", "--run.name=a", *QUICK, folder=tmp_path
+    )
+    assert code == 0, err
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, out, err = within("eval", "--run=../runs/a", folder=elsewhere)
+    assert code == 0, err
+    assert "recall@20" in out
+
+
 def test_train_then_eval_agree(tmp_path: Path, data: Path) -> None:
     argv = [
         "train",

@@ -46,7 +46,7 @@ def test_equals_packing_the_mask_anew(start: str, kind: str, dim: int, rows: int
 def test_equals_the_reference(start: str, kind: str, dim: int) -> None:
     table = random_table(start, 61, dim, seed=dim)
     if not ops.fits(table, kind):
-        with pytest.raises(ValueError, match="row|capacity"):
+        with pytest.raises(ValueError, match=r"row|capacity"):
             ops.convert_index(table, kind)
         return
     index, cols = ops.convert_index(table, kind)
