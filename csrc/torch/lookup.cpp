@@ -6,12 +6,12 @@
 #include <torch/library.h>
 
 #include "cpu/bpr_step.h"
+#include "torch/bounds.h"
 #include "torch/check.h"
+#include "torch/sort_keys.h"
 
 namespace recsparse {
 namespace {
-
-enum Bounds : int64_t { fatal = 0, warning = 1, ignore = 2 };
 
 template <class T>
 void lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds,
@@ -20,12 +20,7 @@ void lookup_typed(const TableView& table, const at::Tensor& values, const at::Te
   const LookupArgs<T> args{table,       values.const_data_ptr<T>(), values.numel(), ids.const_data_ptr<int64_t>(),
                            ids.numel(), out.mutable_data_ptr<T>()};
   const BadIds bad = lookup(args, op_threads());
-  if (bad.count == 0 || bounds == ignore) return;
-  const int64_t id = args.ids[bad.first];
-  TORCH_CHECK_INDEX(bounds != fatal, "lookup: ids[", bad.first, "] = ", id, " is out of range, expected 0..",
-                    table.layout.rows - 1, " (", bad.count, " of ", ids.numel(), " ids are)");
-  TORCH_WARN("lookup: ", bad.count, " of ", ids.numel(), " ids are out of range 0..", table.layout.rows - 1,
-             ", first ids[", bad.first, "] = ", id, "; row 0 was read instead");
+  report_bad_ids("lookup", ids, table.layout.rows, bad.count, bad.first, bounds);
 }
 
 at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
@@ -34,7 +29,7 @@ at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, cons
   const at::ScalarType dtype = check_floating("lookup", "values", values);
   const TableView table = check_table("lookup", index, cols, values, kind, rows, dim, dtype);
   check_vector(ids, "lookup", "ids", at::kLong);
-  TORCH_CHECK_VALUE(bounds >= fatal && bounds <= ignore, "lookup: bounds is ", bounds, ", expected 0, 1 or 2");
+  check_bounds_mode("lookup", bounds);
   check_tensor(out, "lookup", "out", dtype);
   TORCH_CHECK_VALUE(out.dim() == 2 && out.size(0) == ids.numel() && out.size(1) == dim, "lookup: out has shape ",
                     out.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
@@ -73,7 +68,7 @@ at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, 
   const at::Tensor rows_of_grad = grad.contiguous();
   TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == ids.numel() && grad.size(1) == dim,
                     "lookup_backward: grad has shape ", grad.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
-  TORCH_CHECK_VALUE(ids.numel() < 1ll << 31, "lookup_backward: ", ids.numel(), " ids, expected fewer than 2^31");
+  check_sort_keys("lookup_backward", rows, ids.numel());
   at::Tensor checked = ids;
   if (find_bad_id(ids.const_data_ptr<int64_t>(), ids.numel(), rows, op_threads()) >= 0) {
     checked = ids.clone();  // the forward, told to go on, has read row 0 for these

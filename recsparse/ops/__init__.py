@@ -6,6 +6,7 @@ from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.convert_index import convert_index, fits
 from recsparse.ops.lookup import lookup
+from recsparse.ops.lookup_bag import lookup_bag
 from recsparse.ops.pack import pack, unpack
 from recsparse.ops.prune_regrow import prune_regrow_
 from recsparse.ops.sample import sample, sample_synthetic
@@ -18,6 +19,7 @@ __all__ = [
     "convert_index",
     "fits",
     "lookup",
+    "lookup_bag",
     "pack",
     "prune_regrow_",
     "sample",

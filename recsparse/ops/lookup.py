@@ -18,7 +18,14 @@ BOUNDS = {"fatal": 0, "warning": 1, "ignore": 2}
 _native.load()
 
 
-def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal", out: Tensor | None = None) -> Tensor:
+def lookup(
+    table: PackedTable,
+    ids: Tensor,
+    *,
+    bounds: str = "fatal",
+    out: Tensor | None = None,
+    values: Tensor | None = None,
+) -> Tensor:
     """Gather rows into a dense tensor; slots that are not kept read 0.
 
     Differentiable with respect to `table.values`: the gradient is a float32 [capacity] tensor in packed order, in which
@@ -31,6 +38,7 @@ def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal", out: Tenso
             reads row 0 (the modes of FBGEMM's bounds check).
         out: float32 [n, dim] to write to; the result is not differentiable then. With a bad id and bounds `fatal` its
             contents are undefined.
+        values: stands for `table.values` where given: a tensor with the same contents that takes the gradient.
 
     Returns:
         float32 [n, dim].
@@ -41,7 +49,14 @@ def lookup(table: PackedTable, ids: Tensor, *, bounds: str = "fatal", out: Tenso
     """
     if bounds not in BOUNDS:
         raise ValueError(f"bounds is {bounds!r}, expected one of {', '.join(BOUNDS)}")
-    arguments = (table.index, table.cols, table.values, ids, *table.layout, BOUNDS[bounds])
+    arguments = (
+        table.index,
+        table.cols,
+        table.values if values is None else values,
+        ids,
+        *table.layout,
+        BOUNDS[bounds],
+    )
     if table.backend == "reference":
         rows = reference.lookup(*arguments)
         return rows if out is None else out.copy_(rows)

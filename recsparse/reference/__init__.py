@@ -6,6 +6,7 @@ from recsparse.reference.bpr_grow_scores import bpr_grow_scores
 from recsparse.reference.bpr_step import bpr_step_
 from recsparse.reference.convert_index import convert_index
 from recsparse.reference.lookup import lookup
+from recsparse.reference.lookup_bag import lookup_bag
 from recsparse.reference.prune_regrow import prune_regrow_
 from recsparse.reference.rows import unpack
 from recsparse.reference.sample import sample, sample_synthetic
@@ -16,6 +17,7 @@ __all__ = [
     "bpr_step_",
     "convert_index",
     "lookup",
+    "lookup_bag",
     "prune_regrow_",
     "sample",
     "sample_synthetic",

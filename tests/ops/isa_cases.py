@@ -34,6 +34,17 @@ def results() -> dict[str, torch.Tensor]:
                 rows, table.index, table.cols, ids, *table.layout, table.capacity
             )
             out[f"exact {kind} {dim} lookup_backward"] = grad
+            offsets = torch.arange(0, 1_500, 7)
+            bags = ops.lookup_bag(table, ids, offsets)
+            out[f"exact {kind} {dim} lookup_bag"] = bags
+            weights = torch.linspace(-1, 1, 1_500)
+            rest = (ids, offsets, weights, *table.layout, 0, False, 3, table.capacity)
+            grad = torch.ops.recsparse.lookup_bag_backward(bags, table.index, table.cols, *rest)
+            out[f"close {kind} {dim} lookup_bag_backward"] = grad
+            grad = torch.ops.recsparse.lookup_bag_weights_backward(
+                bags, table.index, table.cols, table.values, ids, offsets, *table.layout, False, 3
+            )
+            out[f"close {kind} {dim} lookup_bag_weights_backward"] = grad
             start = "full" if kind == "full" else "prefix" if kind == "prefix" else "bernoulli"
             capacity = ROWS * dim // (1 if kind == "full" else 3)
             made = PackedTable.init(ROWS, dim, kind=kind, capacity=capacity, start=start, seed=dim)
