@@ -21,19 +21,25 @@ class LazyAdam:
         moments: float32 [2 * capacity]. A row with n kept weights that start at s has its first moments at
             [2s, 2s + n) and its second moments at [2s + n, 2s + 2n): both lie in the same cache lines.
         step: mini-batches done.
+        seed: of the stochastic rounding of weights that are stored in 16 bits; any 64-bit integer.
 
     Raises:
         ValueError: a hyper-parameter is out of range.
     """
 
     def __init__(
-        self, table: PackedTable, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+        self,
+        table: PackedTable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        seed: int = 0,
     ) -> None:
         _native.load()
         if not lr > 0 or not eps > 0 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"lr = {lr} and eps = {eps} must be positive, betas = {betas} in [0, 1)")
         self.table = table
-        self.lr, self.betas, self.eps = lr, betas, eps
+        self.lr, self.betas, self.eps, self.seed = lr, betas, eps, seed
         self.step = 0
         self.moments = torch.empty(2 * table.capacity)
         torch.ops.recsparse.advise_huge_pages(self.moments)

@@ -12,6 +12,7 @@ from recsparse.backend import resolve_backend
 from recsparse.errors import InvariantError
 
 STARTS = {"full": 0, "prefix": 1, "bernoulli": 2}
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class PackedTable:
@@ -24,7 +25,7 @@ class PackedTable:
         kind: how the kept slots are recorded: `full`, `prefix`, `bits` or `cols8`.
         index: int64 [index words], cache-line blocks.
         cols: uint8 [capacity] for `cols8`, else empty.
-        values: float32 [capacity], zero behind the kept weights.
+        values: float32, float16 or bfloat16 [capacity], zero behind the kept weights.
         backend: `cpu` or `reference`, resolved when the table is made.
     """
 
@@ -32,6 +33,8 @@ class PackedTable:
         self, rows: int, dim: int, kind: str, index: Tensor, cols: Tensor, values: Tensor, backend: str = "auto"
     ) -> None:
         self.backend = resolve_backend(backend)
+        if values.dtype not in DTYPES:
+            raise TypeError(f"values has dtype {values.dtype}, expected one of {', '.join(map(str, DTYPES))}")
         self.rows, self.dim, self.kind = rows, dim, kind
         self.index, self.cols, self.values = index, cols, values
         self._check_shapes()
@@ -47,12 +50,13 @@ class PackedTable:
         start: str = "bernoulli",
         seed: int = 0,
         std: float = 0.01,
+        dtype: torch.dtype = torch.float32,
         backend: str = "auto",
     ) -> PackedTable:
         """A table from a recipe, without any dense array: peak memory is the table's own.
 
         Weights are about N(0, std^2) (a sum of four uniforms) and, like a `bernoulli` mask, a pure function of
-        (seed, row, column).
+        (seed, row, column): computed in float32, then rounded to the nearest `dtype`.
 
         Args:
             rows: number of rows N.
@@ -63,6 +67,7 @@ class PackedTable:
                 differ by at most one) or `full`.
             seed: any 64-bit integer.
             std: standard deviation of the weights.
+            dtype: float32, float16 or bfloat16.
             backend: `auto`, `cpu` or `reference`.
 
         Raises:
@@ -76,7 +81,7 @@ class PackedTable:
             raise ValueError(f"capacity is {capacity}, expected 0..rows * dim = {rows * dim}")
         index = torch.empty(torch.ops.recsparse.index_words(code, rows, dim), dtype=torch.int64)
         cols = torch.zeros(capacity if kind == "cols8" else 0, dtype=torch.uint8)
-        values = torch.empty(capacity)
+        values = torch.empty(capacity, dtype=dtype)
         for tensor in (index, cols, values):
             torch.ops.recsparse.advise_huge_pages(tensor)  # before the pages are touched
         values.zero_()
@@ -93,20 +98,24 @@ class PackedTable:
         *,
         kind: str = "bits",
         capacity: int | None = None,
+        dtype: torch.dtype | None = None,
         backend: str = "auto",
     ) -> PackedTable:
-        """Pack float32 `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0).
+        """Pack `dense` [rows, dim] where bool `mask` is set (default: where dense is not 0).
 
-        The kind `cheapest` stands for the one with the fewest bytes that can hold the mask.
+        The kind `cheapest` stands for the one with the fewest bytes that can hold the mask. The values have the `dtype`
+        that is given, rounded to nearest (default: that of `dense`).
 
         Raises:
-            ValueError: NaN or infinity in a kept weight, more kept weights than `capacity`, or a mask that `kind`
-                cannot hold.
+            TypeError: a dtype that values cannot have.
+            ValueError: NaN or infinity in a kept weight (also one that `dtype` cannot hold), more kept weights than
+                `capacity`, or a mask that `kind` cannot hold.
         """
         from recsparse.ops import pack
 
         if mask is None:
             mask = dense != 0
+        dense = dense.to(dtype or dense.dtype)
         finite = torch.isfinite(dense) | ~mask
         if not bool(finite.all()):
             row, col = (int(x) for x in (~finite).nonzero()[0])
@@ -129,9 +138,12 @@ class PackedTable:
         *,
         kind: str = "cols8",
         capacity: int | None = None,
+        dtype: torch.dtype | None = None,
         backend: str = "auto",
     ) -> PackedTable:
-        """Pack a CSR matrix: int64 `crow` [rows + 1], int64 `col` [nnz] ascending in each row, float32 `values` [nnz].
+        """Pack a CSR matrix: int64 `crow` [rows + 1], int64 `col` [nnz] ascending in each row, `values` [nnz].
+
+        `dtype` as in `from_dense`.
 
         Raises:
             ValueError: inconsistent offsets, or columns that are out of range, unsorted or repeated.
@@ -150,12 +162,17 @@ class PackedTable:
         mask = torch.zeros(rows, dim, dtype=torch.bool)
         dense.view(-1)[keys] = values
         mask.view(-1)[keys] = True
-        return cls.from_dense(dense, mask, kind=kind, capacity=capacity, backend=backend)
+        return cls.from_dense(dense, mask, kind=kind, capacity=capacity, dtype=dtype, backend=backend)
 
     @property
     def capacity(self) -> int:
         """Number of weights that the table has room for."""
         return self.values.numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type that the weights are stored in."""
+        return self.values.dtype
 
     @property
     def layout(self) -> tuple[int, int, int]:
@@ -196,17 +213,17 @@ class PackedTable:
         torch.ops.recsparse.init_values_(self.values, self.index, self.cols, *self.layout, seed, std)
 
     def row(self, i: int) -> Tensor:
-        """Row i as float32 [dim]."""
+        """Row i as [dim] of `dtype`."""
         return self.lookup(torch.tensor([i]))[0]
 
     def lookup(self, ids: Tensor, bounds: str = "fatal") -> Tensor:
-        """Rows by id, float32 [len(ids), dim]; see `recsparse.ops.lookup`."""
+        """Rows by id, [len(ids), dim] of `dtype`; see `recsparse.ops.lookup`."""
         from recsparse.ops import lookup
 
         return lookup(self, ids, bounds=bounds)
 
     def to_dense(self) -> Tensor:
-        """float32 [rows, dim], 0 where nothing is kept."""
+        """[rows, dim] of `dtype`, 0 where nothing is kept."""
         from recsparse.ops import unpack
 
         return unpack(self)[0]
@@ -218,7 +235,7 @@ class PackedTable:
         return unpack(self)[1]
 
     def to_csr(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(crow int64 [rows + 1], col int64 [nnz], values float32 [nnz])."""
+        """(crow int64 [rows + 1], col int64 [nnz], values [nnz])."""
         counts = self.row_counts()
         crow = torch.zeros(self.rows + 1, dtype=torch.int64)
         torch.cumsum(counts, 0, out=crow[1:])
@@ -303,5 +320,5 @@ class PackedTable:
     def __repr__(self) -> str:
         return (
             f"PackedTable(rows={self.rows}, dim={self.dim}, kind={self.kind!r}, nnz={self.nnz}, "
-            f"capacity={self.capacity}, backend={self.backend!r})"
+            f"capacity={self.capacity}, dtype={self.dtype}, backend={self.backend!r})"
         )

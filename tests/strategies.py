@@ -10,6 +10,7 @@ from recsparse import layout
 from recsparse.table import PackedTable
 
 KINDS = tuple(layout.KINDS)
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 DIMS = (1, 7, 16, 33, 64, 100, 128, 160, 225, 256)
 
 # Weights whose bits a careless copy would change: signed zeros, the smallest denormal and normal, the largest number.
@@ -59,12 +60,13 @@ def random_table(
     density: float | None = None,
     scale: float = 1.0,
     slack: int = 0,
+    dtype: torch.dtype = torch.float32,
     backend: str = "auto",
 ) -> PackedTable:
     """A packed `random_case`, with room for `slack` more weights (kind `full` has none to spare)."""
     dense, mask = random_case(kind, rows, dim, seed=seed, density=density, scale=scale)
     capacity = int(mask.sum()) + (0 if kind == "full" else slack)
-    return PackedTable.from_dense(dense, mask, kind=kind, capacity=capacity, backend=backend)
+    return PackedTable.from_dense(dense, mask, kind=kind, capacity=capacity, dtype=dtype, backend=backend)
 
 
 def random_triples(
@@ -78,11 +80,17 @@ def random_triples(
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
     """Equal bit for bit: tells -0.0 from 0.0, and a NaN equals itself."""
-    bits = {torch.float32: torch.int32, torch.float64: torch.int64}
+    bits = {
+        torch.float32: torch.int32,
+        torch.float64: torch.int64,
+        torch.float16: torch.int16,
+        torch.bfloat16: torch.int16,
+    }
     return a.dtype == b.dtype and torch.equal(*(x.detach().view(bits.get(x.dtype, x.dtype)) for x in (a, b)))
 
 
 kinds = st.sampled_from(KINDS)
+dtypes = st.sampled_from(DTYPES)
 dims = st.sampled_from(DIMS)
 row_numbers = st.integers(0, 150)
 seeds = st.integers(0, 2**31 - 1)

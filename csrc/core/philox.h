@@ -17,6 +17,7 @@ enum PhiloxStream : uint32_t {
   kStreamShuffle = 4,    // counter = (epoch lo, epoch hi, number of the round key / 4)
   kStreamSynthetic = 5,  // counter = (user lo, user hi, interaction number / 2)
   kStreamSplit = 6,      // counter = (user lo, user hi, item)
+  kStreamRounding = 7,   // counter = (step lo, step hi, 0)
 };
 
 struct Philox4 {
@@ -41,6 +42,13 @@ RS_INLINE Philox4 philox(uint64_t seed, uint64_t counter, uint32_t counter2, uin
     k1 += 0xBB67AE85u;
   }
   return Philox4{{c0, c1, c2, c3}};
+}
+
+// Bijective mixing of a 32-bit word (the finaliser of MurmurHash3).
+RS_INLINE uint32_t mix32(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x85EBCA6Bu;
+  x = (x ^ (x >> 13)) * 0xC2B2AE35u;
+  return x ^ (x >> 16);
 }
 
 // Uniform integer in [0, n) from 32 random bits; the bias between two outcomes is at most n / 2^32.

@@ -29,13 +29,6 @@ RS_INLINE ShuffleKeys shuffle_keys(uint64_t seed, uint64_t epoch, PhiloxStream s
   return keys;
 }
 
-// Bijective mixing of 32 bits (the finaliser of MurmurHash3).
-RS_INLINE uint32_t mix32(uint32_t x) {
-  x = (x ^ (x >> 16)) * 0x85EBCA6Bu;
-  x = (x ^ (x >> 13)) * 0xC2B2AE35u;
-  return x ^ (x >> 16);
-}
-
 // Smallest b with 2^b >= n.
 RS_INLINE int bits_for(uint64_t n) {
   int bits = 0;

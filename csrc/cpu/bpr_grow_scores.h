@@ -4,13 +4,15 @@
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
 
 struct BprGrowScoresArgs {
   TableView table;
-  const float* values;
+  ValueType value_type;
+  const void* values;
   const int64_t* users;
   const int64_t* pos;
   const int64_t* neg;

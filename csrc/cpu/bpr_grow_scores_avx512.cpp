@@ -4,6 +4,10 @@
 
 namespace recsparse::avx512 {
 
-extern const BprGrowKernel bpr_grow_kernel = {grow_coefficients, grow_row};
+extern const BprGrowKernel bpr_grow_kernels[kValueTypes] = {
+    {grow_coefficients<float>, grow_row<float>},
+    {grow_coefficients<Half>, grow_row<Half>},
+    {grow_coefficients<BFloat16>, grow_row<BFloat16>},
+};
 
 }  // namespace recsparse::avx512

@@ -11,9 +11,10 @@ namespace recsparse::RS_ISA {
 constexpr int kGrowChunks = kMaxDim / 16;
 
 // acc += scale * row, full width.
+template <class T>
 RS_INLINE void add_row(const BprGrowScoresArgs& args, int64_t row, int chunks, F16 scale, F16* acc) {
   const RowRef<0> ref = read_row(args.table, row);
-  const float* p = args.values + ref.start;
+  const T* p = static_cast<const T*>(args.values) + ref.start;
   for (int c = 0; c < chunks; ++c) {
     const uint32_t mask = chunk_mask(ref, c);
     acc[c] = fma(load_chunk<IndexKind::bits>(p, mask, true), scale, acc[c]);
@@ -21,6 +22,7 @@ RS_INLINE void add_row(const BprGrowScoresArgs& args, int64_t row, int chunks, F
   }
 }
 
+template <class T>
 static void grow_coefficients(const BprGrowScoresArgs& args, int64_t begin, int64_t end) {
   const int chunks = chunk_count<0>(args.table.layout.dim);
   const F16 inverse_count(1.0f / static_cast<float>(args.count));
@@ -30,9 +32,9 @@ static void grow_coefficients(const BprGrowScoresArgs& args, int64_t begin, int6
     for (int k = 0; k < live; ++k) {
       F16 user[kGrowChunks], partner[kGrowChunks];
       for (int c = 0; c < chunks; ++c) user[c] = partner[c] = F16(0.0f);
-      add_row(args, args.users[t + k], chunks, F16(1.0f), user);
-      add_row(args, args.item_offset + args.neg[t + k], chunks, F16(1.0f), partner);
-      add_row(args, args.item_offset + args.pos[t + k], chunks, F16(-1.0f), partner);
+      add_row<T>(args, args.users[t + k], chunks, F16(1.0f), user);
+      add_row<T>(args, args.item_offset + args.neg[t + k], chunks, F16(1.0f), partner);
+      add_row<T>(args, args.item_offset + args.pos[t + k], chunks, F16(-1.0f), partner);
       F16 dot(0.0f);
       for (int c = 0; c < chunks; ++c) dot = fma(user[c], partner[c], dot);
       difference[k] = reduce_add(dot);
@@ -42,6 +44,7 @@ static void grow_coefficients(const BprGrowScoresArgs& args, int64_t begin, int6
   }
 }
 
+template <class T>
 static int grow_row(const BprGrowScoresArgs& args, const uint64_t* keys, int shift, int64_t begin, int64_t end,
                     float floor, GrowCandidate* out) {
   const int dim = args.table.layout.dim, chunks = chunk_count<0>(dim);
@@ -53,11 +56,11 @@ static int grow_row(const BprGrowScoresArgs& args, const uint64_t* keys, int shi
     const F16 plus(args.coefficient[t]), minus(-args.coefficient[t]);
     switch (occ % 3) {
       case 0:
-        add_row(args, args.item_offset + args.neg[t], chunks, plus, gradient);
-        add_row(args, args.item_offset + args.pos[t], chunks, minus, gradient);
+        add_row<T>(args, args.item_offset + args.neg[t], chunks, plus, gradient);
+        add_row<T>(args, args.item_offset + args.pos[t], chunks, minus, gradient);
         break;
-      case 1: add_row(args, args.users[t], chunks, minus, gradient); break;
-      default: add_row(args, args.users[t], chunks, plus, gradient);
+      case 1: add_row<T>(args, args.users[t], chunks, minus, gradient); break;
+      default: add_row<T>(args, args.users[t], chunks, plus, gradient);
     }
   }
   const int64_t row = static_cast<int64_t>(keys[begin] >> shift);

@@ -14,10 +14,10 @@
 namespace recsparse {
 
 namespace portable {
-extern const BprKernel bpr_kernel;
+extern const BprKernel bpr_kernels[kValueTypes];
 }
 namespace avx512 {
-extern const BprKernel bpr_kernel;
+extern const BprKernel bpr_kernels[kValueTypes];
 }
 
 namespace {
@@ -87,14 +87,16 @@ int64_t find_bad_id(const int64_t* ids, int64_t count, int64_t limit, int thread
 
 void bpr_step(const BprStepArgs& args, int threads) {
   if (args.count == 0) return;
-  const BprKernel& kernel = cpu_isa() == CpuIsa::avx512 ? avx512::bpr_kernel : portable::bpr_kernel;
+  const BprKernel* kernels = cpu_isa() == CpuIsa::avx512 ? avx512::bpr_kernels : portable::bpr_kernels;
+  const BprKernel& kernel = kernels[static_cast<int>(args.value_type)];
   const int64_t batches = (args.count + args.batch_size - 1) / args.batch_size;
   const Workspace work = carve(args, threads);
   const int64_t full = args.batch_size < args.count ? args.batch_size : args.count;
   const int shift = bits_for(static_cast<uint64_t>(3 * full));
   const int row_bits = bits_for(static_cast<uint64_t>(args.table.layout.rows));
 
-  const int64_t bytes = 12 * args.capacity + 8 * index_words(args.table.layout);  // weights, moments, index
+  const int64_t weight_bytes = value_bytes(args.value_type) + 8;  // and moments
+  const int64_t bytes = weight_bytes * args.capacity + 8 * index_words(args.table.layout);
   const bool far = is_far(bytes);
 
   const auto batch_of = [&](int64_t b) {
@@ -106,6 +108,7 @@ void bpr_step(const BprStepArgs& args, int threads) {
     batch.neg = args.neg + begin;
     batch.count = args.count - begin < args.batch_size ? args.count - begin : args.batch_size;
     batch.step = adam_step(args.adam, args.adam.step + b + 1);
+    batch.rounding = rounding_step(args.seed, args.adam.step + b + 1);
     batch.inverse_count = 1.0f / static_cast<float>(batch.count);
     batch.far = far;
     batch.records = work.records;

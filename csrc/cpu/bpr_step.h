@@ -10,11 +10,14 @@
 //      the user's kept columns, -e_u on the positive's, e_u on the negative's, and the coefficient.
 //   2. per distinct row, in sorted order: sum the records' vectors x coefficient, add the regulariser, apply Adam.
 // Pass 2 reads no other row's weights, so no dense row and no gradient tensor exists anywhere, and no third pass does.
+// Values of 16 bits are computed with as floats and written back with stochastic rounding; records and moments are floats.
 // A record is one cache line for rows of up to 12 kept weights: what one core wrote and another reads is the cost here.
 #pragma once
 
 #include <cstdint>
 
+#include "core/half.h"
+#include "core/rounding.h"
 #include "core/row_layout.h"
 #include "core/update.h"
 
@@ -27,7 +30,8 @@ struct AdamOptions {
 
 struct BprStepArgs {
   TableView table;
-  float* values;
+  ValueType value_type;
+  void* values;    // [capacity]
   float* moments;  // [2 * capacity], a row's m then its v
   const int64_t* users;
   const int64_t* pos;
@@ -38,7 +42,8 @@ struct BprStepArgs {
   int64_t item_offset;
   float l2;
   AdamOptions adam;
-  float* loss;  // [ceil(count / batch_size)], the softplus part
+  uint64_t seed;  // of the stochastic rounding
+  float* loss;    // [ceil(count / batch_size)], the softplus part
   void* workspace;
 };
 
@@ -70,6 +75,7 @@ struct BprBatch {  // one mini-batch
   const int64_t* neg;
   int64_t count;
   AdamStep step;
+  RoundingStep rounding;
   float inverse_count;  // 1 / B
   bool far;             // see is_far
   char* records;        // occurrence 3 * triple + role (user, positive, negative)

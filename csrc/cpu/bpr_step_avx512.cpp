@@ -4,6 +4,10 @@
 
 namespace recsparse::avx512 {
 
-extern const BprKernel bpr_kernel = {bpr_score, bpr_update};
+extern const BprKernel bpr_kernels[kValueTypes] = {
+    {bpr_score<float>, bpr_update<float>},
+    {bpr_score<Half>, bpr_update<Half>},
+    {bpr_score<BFloat16>, bpr_update<BFloat16>},
+};
 
 }  // namespace recsparse::avx512

@@ -50,12 +50,12 @@ RS_INLINE void append(float*& p, F16 a, uint32_t mask) {
 }
 
 // s_neg - s_pos of one triple, and the vectors of its three records.
-template <IndexKind K, int W>
-RS_INLINE float score_triple(const float* values, int dim, bool far, const Triple<W>& rows, RecordWriter& writer,
+template <class T, IndexKind K, int W>
+RS_INLINE float score_triple(const T* values, int dim, bool far, const Triple<W>& rows, RecordWriter& writer,
                              BprRecord* record_u, BprRecord* record_i, BprRecord* record_j) {
-  const float* u = values + rows.user.start;
-  const float* i = values + rows.pos.start;
-  const float* j = values + rows.neg.start;
+  const T* u = values + rows.user.start;
+  const T* i = values + rows.pos.start;
+  const T* j = values + rows.neg.start;
   float* out_u = writer.begin(record_u, rows.user.start, rows.user.count);
   float* out_i = writer.begin(record_i, rows.pos.start, rows.pos.count);
   float* out_j = writer.begin(record_j, rows.neg.start, rows.neg.count);
@@ -100,10 +100,10 @@ RS_INLINE float score_triple(const float* values, int dim, bool far, const Tripl
 
 // Triples in the order of their users, which is that of the first `count` sorted keys: the thread that scores a user is
 // the one that will update it, so neither its weights nor its records change cores.
-template <IndexKind K, int W>
+template <class T, IndexKind K, int W>
 static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
   const TableView table = batch.args->table;
-  const float* values = batch.args->values;
+  const T* values = static_cast<const T*>(batch.args->values);
   const int64_t item_offset = batch.args->item_offset;
   const int dim = table.layout.dim;
   const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
@@ -148,8 +148,8 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
       complete<K, W>(table, rows.neg);
       records[p - chunk_begin] = batch.record(3 * rows.number);
       difference[p - chunk_begin] =
-          score_triple<K, W>(values, dim, batch.far, rows, writer, records[p - chunk_begin],
-                             batch.record(3 * rows.number + 1), batch.record(3 * rows.number + 2));
+          score_triple<T, K, W>(values, dim, batch.far, rows, writer, records[p - chunk_begin],
+                                batch.record(3 * rows.number + 1), batch.record(3 * rows.number + 2));
       if (p + kTripleAhead < end) fetch_rows(p + kTripleAhead);
     }
     double loss = 0;
@@ -172,12 +172,13 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
 }
 
 // One distinct row, keys [k, next): columns [c, c + 16) of its kept weights.
+template <class T>
 RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occurrence, int64_t k, int64_t next,
-                            const BprRecord* first, uint32_t c, F16 decay) {
+                            const BprRecord* first, uint32_t c, F16 decay, RoundingKey rounding) {
   const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
   const bool far = batch.far;
   const int n = first->count - c < 16 ? static_cast<int>(first->count - c) : 16;
-  float* w = batch.args->values + first->start + c;
+  T* w = static_cast<T*>(batch.args->values) + first->start + c;
   float* m = batch.args->moments + 2 * first->start + c;
   float* v = m + first->count;
   F16 gradient = load(record_vector(batch, first, room) + c, lanes) * F16(first->coefficient);
@@ -188,13 +189,14 @@ RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occur
   F16 weight = load_values(w, n, far), moment1 = load_values(m, n, far), moment2 = load_values(v, n, far);
   gradient = fma(weight, decay, gradient);
   adam_update(batch.step, gradient, weight, moment1, moment2);
-  store_values(w, weight, n, far);
+  store_weights(w, weight, n, far, rounding, c);
   store_values(m, moment1, n, far);
   store_values(v, moment2, n, far);
 }
 
+template <class T>
 static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
-  const float* values = batch.args->values;
+  const T* values = static_cast<const T*>(batch.args->values);
   const float* moments = batch.args->moments;
   const uint64_t* keys = batch.keys;
   const int shift = batch.shift;
@@ -219,30 +221,32 @@ static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
     } while (next < end && keys[next] >> shift == row);
     const BprRecord* first = batch.record(keys[k] & occurrence);
     const F16 pull(decay * static_cast<float>(next - k));
+    const RoundingKey rounding = rounding_key(batch.rounding, static_cast<int64_t>(row));
     uint32_t c = 0;
     do {
-      update_chunk(batch, room, occurrence, k, next, first, c, pull);
+      update_chunk<T>(batch, room, occurrence, k, next, first, c, pull, rounding);
       c += 16;
     } while (c < first->count);
     k = next;
   }
 }
 
-template <IndexKind K>
+template <class T, IndexKind K>
 static void bpr_score_width(const BprBatch& batch, int64_t begin, int64_t end) {
   switch (mask_words(batch.args->table.layout.dim)) {
-    case 2: return bpr_score_rows<K, 2>(batch, begin, end);
-    case 4: return bpr_score_rows<K, 4>(batch, begin, end);
-    default: return bpr_score_rows<K, 0>(batch, begin, end);
+    case 2: return bpr_score_rows<T, K, 2>(batch, begin, end);
+    case 4: return bpr_score_rows<T, K, 4>(batch, begin, end);
+    default: return bpr_score_rows<T, K, 0>(batch, begin, end);
   }
 }
 
+template <class T>
 static void bpr_score(const BprBatch& batch, int64_t begin, int64_t end) {
   switch (batch.args->table.layout.kind) {
-    case IndexKind::full: return bpr_score_width<IndexKind::full>(batch, begin, end);
-    case IndexKind::prefix: return bpr_score_width<IndexKind::prefix>(batch, begin, end);
-    case IndexKind::bits: return bpr_score_width<IndexKind::bits>(batch, begin, end);
-    default: return bpr_score_width<IndexKind::cols8>(batch, begin, end);
+    case IndexKind::full: return bpr_score_width<T, IndexKind::full>(batch, begin, end);
+    case IndexKind::prefix: return bpr_score_width<T, IndexKind::prefix>(batch, begin, end);
+    case IndexKind::bits: return bpr_score_width<T, IndexKind::bits>(batch, begin, end);
+    default: return bpr_score_width<T, IndexKind::cols8>(batch, begin, end);
   }
 }
 

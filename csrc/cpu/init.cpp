@@ -80,19 +80,24 @@ int64_t init_index(const Layout& layout, InitStart start, int64_t kept, uint64_t
   });
 }
 
-void init_values(const TableView& table, uint64_t seed, double std, float* values, int threads) {
+template <class T>
+void init_values(const TableView& table, uint64_t seed, double std, T* values, int threads) {
   const float scale = static_cast<float>(std / kNormalUnit);
   parallel_for(table.layout.rows, 4096, threads, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const RowRef<0> ref = read_row(table, row);
-      float* out = values + ref.start;
+      T* out = values + ref.start;
       for (int i = 0; i < RowRef<0>::kMaskWords64; ++i) {
         for (uint64_t word = ref.mask[i]; word; word &= word - 1) {
-          *out++ = init_value(seed, row, 64 * i + __builtin_ctzll(word), scale);
+          *out++ = narrow(T{}, init_value(seed, row, 64 * i + __builtin_ctzll(word), scale));
         }
       }
     }
   });
 }
+
+template void init_values<float>(const TableView&, uint64_t, double, float*, int);
+template void init_values<Half>(const TableView&, uint64_t, double, Half*, int);
+template void init_values<BFloat16>(const TableView&, uint64_t, double, BFloat16*, int);
 
 }  // namespace recsparse

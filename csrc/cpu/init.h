@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
@@ -17,7 +18,8 @@ enum class InitStart : int32_t {
 int64_t init_index(const Layout& layout, InitStart start, int64_t kept, uint64_t seed, uint64_t* index, uint8_t* cols,
                    int threads);
 
-// Kept weights about N(0, std^2), see core/init.h.
-void init_values(const TableView& table, uint64_t seed, double std, float* values, int threads);
+// Kept weights about N(0, std^2), see core/init.h; T is float, or Half or BFloat16, which get the nearest to it.
+template <class T>
+void init_values(const TableView& table, uint64_t seed, double std, T* values, int threads);
 
 }  // namespace recsparse

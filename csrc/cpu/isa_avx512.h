@@ -1,4 +1,4 @@
-// Sixteen floats in one AVX-512 register. Level: F + BW + DQ + VL + VBMI2 + VPOPCNTDQ, with BMI2, FMA and POPCNT: Ice Lake,
+// Sixteen floats in one AVX-512 register, stored as floats or in sixteen bits. Level: F + BW + DQ + VL + VBMI2 + VPOPCNTDQ, with BMI2, FMA and POPCNT: Ice Lake,
 // Zen 4 and later.
 #pragma once
 
@@ -6,7 +6,8 @@
 
 #include <cstdint>
 
-#include "core/macros.h"
+#include "core/half.h"
+#include "core/rounding.h"
 
 #define RS_ISA avx512
 
@@ -23,6 +24,8 @@ struct V16<float> {
   RS_INLINE_MEMBER explicit V16(float x) : r(_mm512_set1_ps(x)) {}
 };
 using F16 = V16<float>;
+template <class S>
+using Lanes = V16<ArithmeticType<S>>;
 
 RS_INLINE F16 operator+(F16 a, F16 b) { return F16(_mm512_add_ps(a.r, b.r)); }
 RS_INLINE F16 operator-(F16 a, F16 b) { return F16(_mm512_sub_ps(a.r, b.r)); }
@@ -51,27 +54,109 @@ RS_INLINE void stream_fence() { _mm_sfence(); }
 
 RS_INLINE __m512i lane_numbers() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 
-// How far to step back from p, in floats, for an access to its first n values (n <= 16): to the start of the cache line
-// when they lie in one, else not at all. A masked access of sixteen lanes that crosses into the next line fetches that
-// line even when no lane of the mask is in it, and nobody prefetched it: on Zen 5 a cold lookup took 41 ns a row so, and
-// takes 14 with the step.
-RS_INLINE uint32_t step_back(const float* p, int n) {
-  const uint32_t offset = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(p) / 4 & 15);
-  return offset + static_cast<uint32_t>(n) <= 16 ? offset : 0;
+// Sixteen-bit storage: sixteen values are half a register in memory, and sixteen floats once they are loaded.
+RS_INLINE F16 widen(Half, __m256i bits) { return F16(_mm512_cvtph_ps(bits)); }
+RS_INLINE F16 widen(BFloat16, __m256i bits) {
+  return F16(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
+}
+RS_INLINE __m256i narrow(Half, F16 a) { return _mm512_cvtps_ph(a.r, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+RS_INLINE __m256i narrow(BFloat16, F16 a) {
+  const __m512i bits = _mm512_castps_si512(a.r), high = _mm512_srli_epi32(bits, 16);
+  const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.r, a.r, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_mask_blend_epi32(nan, _mm512_srli_epi32(up, 16), quiet));
+}
+template <class S>
+RS_INLINE F16 load(const S* p) {
+  return widen(S{}, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+template <class S>
+RS_INLINE F16 load(const S* p, uint32_t lanes) {
+  return widen(S{}, _mm256_maskz_loadu_epi16(static_cast<__mmask16>(lanes), p));
+}
+template <class S>
+RS_INLINE void store(S* p, F16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(S{}, a));
+}
+template <class S>
+RS_INLINE void store(S* p, F16 a, uint32_t lanes) {
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>(lanes), narrow(S{}, a));
+}
+template <class S>
+RS_INLINE void stream(S* p, F16 a) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow(S{}, a));
+}
+
+// How far to step back from p, in values, for an access to its first n values (n <= 16): so far that sixteen values end
+// with the cache line, when the n lie in one, else not at all. A masked access of sixteen lanes that crosses into the next
+// line fetches that line even when no lane of the mask is in it, and nobody prefetched it: on Zen 5 a cold lookup took
+// 41 ns a row so, and takes 14 with the step.
+template <class S>
+RS_INLINE uint32_t step_back(const S* p, int n) {
+  constexpr uint32_t kLine = 64 / sizeof(S);
+  const uint32_t offset = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(p) / sizeof(S)) & (kLine - 1);
+  const uint32_t back = offset > kLine - 16 ? offset - (kLine - 16) : 0;
+  return offset + static_cast<uint32_t>(n) <= kLine ? back : 0;
 }
 
 // The first n values at p, zero in the other lanes.
-RS_INLINE F16 load_first(const float* p, int n) {
+template <class S>
+RS_INLINE F16 load_first(const S* p, int n) {
   const uint32_t back = step_back(p, n);
-  const __m512 line = _mm512_maskz_loadu_ps(static_cast<__mmask16>(((1u << n) - 1) << back), p - back);
-  return F16(_mm512_permutexvar_ps(_mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(back))), line));
+  const F16 line = load(p - back, ((1u << n) - 1) << back);
+  return F16(
+      _mm512_permutexvar_ps(_mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(back))), line.r));
 }
 
 // The first n lanes of a to p.
-RS_INLINE void store_first(float* p, F16 a, int n) {
+template <class S>
+RS_INLINE void store_first(S* p, F16 a, int n) {
   const uint32_t back = step_back(p, n);
   const __m512i lane = _mm512_sub_epi32(lane_numbers(), _mm512_set1_epi32(static_cast<int>(back)));  // modulo 16
-  _mm512_mask_storeu_ps(p - back, static_cast<__mmask16>(((1u << n) - 1) << back), _mm512_permutexvar_ps(lane, a.r));
+  store(p - back, F16(_mm512_permutexvar_ps(lane, a.r)), ((1u << n) - 1) << back);
+}
+
+// Lane i of a rounded to an S stochastically, for the weight at `position` + i of a row; see core/half.h. The result is a
+// float that `store` converts exactly.
+RS_INLINE __m512i rounding_lanes(RoundingKey key, uint32_t position) {
+  const __m512i first = _mm512_set1_epi32(static_cast<int>(key.bits + position * kRoundingStride));
+  const __m512i stride = _mm512_set1_epi32(static_cast<int>(kRoundingStride));
+  __m512i x = _mm512_add_epi32(first, _mm512_mullo_epi32(lane_numbers(), stride));
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(static_cast<int>(0x85EBCA6Bu)));
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 13));
+  x = _mm512_mullo_epi32(x, _mm512_set1_epi32(static_cast<int>(0xC2B2AE35u)));
+  return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+// `magnitude` of a finite number with the sign of a; a itself where it is none.
+RS_INLINE F16 with_sign_of(F16 a, __m512i magnitude) {
+  const __m512i mask = _mm512_set1_epi32(static_cast<int>(kMagnitudeMask)), bits = _mm512_castps_si512(a.r);
+  const __m512i out = _mm512_or_si512(_mm512_andnot_si512(mask, bits), magnitude);
+  const __mmask16 finite = _mm512_cmplt_epu32_mask(_mm512_and_si512(bits, mask), _mm512_set1_epi32(kInfinityKey));
+  return F16(_mm512_castsi512_ps(_mm512_mask_blend_epi32(finite, bits, out)));
+}
+RS_INLINE __m512i clamped_magnitude(F16 a, uint32_t largest) {
+  const __m512i magnitude =
+      _mm512_and_si512(_mm512_castps_si512(a.r), _mm512_set1_epi32(static_cast<int>(kMagnitudeMask)));
+  return _mm512_min_epu32(magnitude, _mm512_set1_epi32(static_cast<int>(largest)));
+}
+RS_INLINE F16 round_stochastic(float, F16 a, RoundingKey, uint32_t) { return a; }
+RS_INLINE F16 round_stochastic(BFloat16, F16 a, RoundingKey key, uint32_t position) {
+  const __m512i noise = _mm512_and_si512(rounding_lanes(key, position), _mm512_set1_epi32(0xffff));
+  const __m512i sum = _mm512_add_epi32(clamped_magnitude(a, kLargestBFloat16), noise);
+  return with_sign_of(a, _mm512_andnot_si512(_mm512_set1_epi32(0xffff), sum));
+}
+RS_INLINE F16 round_stochastic(Half, F16 a, RoundingKey key, uint32_t position) {
+  const __m512i random = rounding_lanes(key, position), magnitude = clamped_magnitude(a, kLargestHalf);
+  const __m512i low = _mm512_set1_epi32(0x1fff), low_part = _mm512_set1_epi32(0x1fffff);
+  const __m512i normal = _mm512_andnot_si512(low, _mm512_add_epi32(magnitude, _mm512_and_si512(random, low)));
+  const __m512i parts = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(magnitude), _mm512_set1_ps(0x1p45f)));
+  const __m512i units = _mm512_srli_epi32(_mm512_add_epi32(parts, _mm512_and_si512(random, low_part)), 21);
+  const __m512 small = _mm512_mul_ps(_mm512_cvtepi32_ps(units), _mm512_set1_ps(0x1p-24f));
+  const __mmask16 is_small = _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(kSmallestNormalHalf));
+  return with_sign_of(a, _mm512_mask_blend_epi32(is_small, normal, _mm512_castps_si512(small)));
 }
 
 // Lane i + n of a in lane i; the last n lanes are unspecified.
@@ -84,6 +169,10 @@ RS_INLINE F16 expand(F16 a, uint32_t mask) { return F16(_mm512_maskz_expand_ps(s
 // The same from the consecutive values at p; reads popcount(mask) of them.
 RS_INLINE F16 expand(const float* p, uint32_t mask) {
   return F16(_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(mask), p));
+}
+template <class S>
+RS_INLINE F16 expand(const S* p, uint32_t mask) {
+  return expand(load(p, (1u << __builtin_popcount(mask)) - 1), mask);
 }
 // The lanes of `mask` in ascending order. In a register first: compressing straight to memory is microcoded on Zen 4.
 RS_INLINE F16 compress(F16 a, uint32_t mask) {

@@ -1,10 +1,13 @@
-// Sixteen values in a plain array: any CPU, any compiler. Also the only variant for double (gradient checks).
+// Sixteen values in a plain array: any CPU, any compiler. Also the only variant for double (gradient checks). Loads and
+// stores take the type that values are stored in, float for sixteen bits.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
+#include "core/half.h"
+#include "core/rounding.h"
 #include "core/rows.h"
 
 #define RS_ISA portable
@@ -20,6 +23,8 @@ struct V16 {
   }
 };
 using F16 = V16<float>;
+template <class S>
+using Lanes = V16<ArithmeticType<S>>;
 
 #define RS_LANEWISE(expression)                       \
   V16<T> out;                                         \
@@ -70,54 +75,68 @@ RS_INLINE V16<T> select(uint32_t mask, V16<T> a, V16<T> b) {
   RS_LANEWISE(mask >> i & 1 ? a.r[i] : b.r[i]);
 }
 
-template <class T>
-RS_INLINE V16<T> load(const T* p) {
-  RS_LANEWISE(p[i]);
+template <class S>
+RS_INLINE Lanes<S> load(const S* p) {
+  Lanes<S> out;
+  for (int i = 0; i < 16; ++i) out.r[i] = widen(p[i]);
+  return out;
 }
-template <class T>
-RS_INLINE V16<T> load(const T* p, uint32_t lanes) {
-  V16<T> out(T(0));
+template <class S>
+RS_INLINE Lanes<S> load(const S* p, uint32_t lanes) {
+  Lanes<S> out(0);
   for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) out.r[i] = p[i];
+    if (lanes >> i & 1) out.r[i] = widen(p[i]);
   }
   return out;
 }
-template <class T>
-RS_INLINE void store(T* p, V16<T> a) {
-  for (int i = 0; i < 16; ++i) p[i] = a.r[i];
+template <class S>
+RS_INLINE void store(S* p, Lanes<S> a) {
+  for (int i = 0; i < 16; ++i) p[i] = narrow(S{}, a.r[i]);
 }
-template <class T>
-RS_INLINE void store(T* p, V16<T> a, uint32_t lanes) {
+template <class S>
+RS_INLINE void store(S* p, Lanes<S> a, uint32_t lanes) {
   for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) p[i] = a.r[i];
+    if (lanes >> i & 1) p[i] = narrow(S{}, a.r[i]);
   }
 }
-template <class T>
-RS_INLINE void stream(T* p, V16<T> a) {
+template <class S>
+RS_INLINE void stream(S* p, Lanes<S> a) {
   store(p, a);
 }
 RS_INLINE void stream_fence() {}
 
-template <class T>
-RS_INLINE V16<T> load_first(const T* p, int n) {
-  V16<T> out(T(0));
-  for (int i = 0; i < n; ++i) out.r[i] = p[i];
+template <class S>
+RS_INLINE Lanes<S> load_first(const S* p, int n) {
+  Lanes<S> out(0);
+  for (int i = 0; i < n; ++i) out.r[i] = widen(p[i]);
   return out;
 }
-template <class T>
-RS_INLINE void store_first(T* p, V16<T> a, int n) {
-  for (int i = 0; i < n; ++i) p[i] = a.r[i];
+template <class S>
+RS_INLINE void store_first(S* p, Lanes<S> a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = narrow(S{}, a.r[i]);
 }
+
+// Lane i of a rounded to an S stochastically, for the weight at `position` + i of a row; see core/half.h.
+template <class S>
+RS_INLINE F16 round_stochastic(S, F16 a, RoundingKey key, uint32_t position) {
+  F16 out;
+  for (uint32_t i = 0; i < 16; ++i) {
+    out.r[i] = recsparse::round_stochastic(S{}, a.r[i], rounding_bits(key, position + i));
+  }
+  return out;
+}
+RS_INLINE F16 round_stochastic(float, F16 a, RoundingKey, uint32_t) { return a; }
+
 template <class T>
 RS_INLINE V16<T> shift_down(V16<T> a, int n) {
   V16<T> out(T(0));
   for (int i = 0; i + n < 16; ++i) out.r[i] = a.r[i + n];
   return out;
 }
-template <class T>
-RS_INLINE V16<T> expand(const T* p, uint32_t mask) {
-  V16<T> out(T(0));
-  for (; mask; mask &= mask - 1) out.r[__builtin_ctz(mask)] = *p++;
+template <class S>
+RS_INLINE Lanes<S> expand(const S* p, uint32_t mask) {
+  Lanes<S> out(0);
+  for (; mask; mask &= mask - 1) out.r[__builtin_ctz(mask)] = widen(*p++);
   return out;
 }
 template <class T>

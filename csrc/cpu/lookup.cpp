@@ -11,18 +11,27 @@ namespace recsparse {
 
 namespace portable {
 extern const LookupKernel<float> lookup_kernel;
+extern const LookupKernel<Half> lookup_kernel_f16;
+extern const LookupKernel<BFloat16> lookup_kernel_bf16;
 extern const LookupKernel<double> lookup_kernel_f64;
 }  // namespace portable
 namespace avx512 {
 extern const LookupKernel<float> lookup_kernel;
-}
+extern const LookupKernel<Half> lookup_kernel_f16;
+extern const LookupKernel<BFloat16> lookup_kernel_bf16;
+}  // namespace avx512
 
 template <class T>
 static const LookupKernel<T>& kernel() {
+  const bool wide = cpu_isa() == CpuIsa::avx512;
   if constexpr (std::is_same_v<T, double>) {
     return portable::lookup_kernel_f64;
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return wide ? avx512::lookup_kernel_f16 : portable::lookup_kernel_f16;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return wide ? avx512::lookup_kernel_bf16 : portable::lookup_kernel_bf16;
   } else {
-    return cpu_isa() == CpuIsa::avx512 ? avx512::lookup_kernel : portable::lookup_kernel;
+    return wide ? avx512::lookup_kernel : portable::lookup_kernel;
   }
 }
 
@@ -69,8 +78,12 @@ void lookup_backward(const LookupBackwardArgs<T>& args, int threads) {
 }
 
 template BadIds lookup<float>(const LookupArgs<float>&, int);
+template BadIds lookup<Half>(const LookupArgs<Half>&, int);
+template BadIds lookup<BFloat16>(const LookupArgs<BFloat16>&, int);
 template BadIds lookup<double>(const LookupArgs<double>&, int);
 template void lookup_backward<float>(const LookupBackwardArgs<float>&, int);
+template void lookup_backward<Half>(const LookupBackwardArgs<Half>&, int);
+template void lookup_backward<BFloat16>(const LookupBackwardArgs<BFloat16>&, int);
 template void lookup_backward<double>(const LookupBackwardArgs<double>&, int);
 
 }  // namespace recsparse

@@ -1,8 +1,10 @@
-// lookup: rows of a packed table by id, to dense rows; and the gradient with respect to the kept values.
+// lookup: rows of a packed table by id, to dense rows; and the gradient with respect to the kept values. T is float, Half,
+// BFloat16 or (portable) double, the type of values, rows and gradients; 16-bit gradients are summed in float.
 #pragma once
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {

@@ -12,18 +12,27 @@ namespace recsparse {
 
 namespace portable {
 extern const LookupBagKernel<float> lookup_bag_kernel;
+extern const LookupBagKernel<Half> lookup_bag_kernel_f16;
+extern const LookupBagKernel<BFloat16> lookup_bag_kernel_bf16;
 extern const LookupBagKernel<double> lookup_bag_kernel_f64;
 }  // namespace portable
 namespace avx512 {
 extern const LookupBagKernel<float> lookup_bag_kernel;
-}
+extern const LookupBagKernel<Half> lookup_bag_kernel_f16;
+extern const LookupBagKernel<BFloat16> lookup_bag_kernel_bf16;
+}  // namespace avx512
 
 template <class T>
 static const LookupBagKernel<T>& kernel() {
+  const bool wide = cpu_isa() == CpuIsa::avx512;
   if constexpr (std::is_same_v<T, double>) {
     return portable::lookup_bag_kernel_f64;
+  } else if constexpr (std::is_same_v<T, Half>) {
+    return wide ? avx512::lookup_bag_kernel_f16 : portable::lookup_bag_kernel_f16;
+  } else if constexpr (std::is_same_v<T, BFloat16>) {
+    return wide ? avx512::lookup_bag_kernel_bf16 : portable::lookup_bag_kernel_bf16;
   } else {
-    return cpu_isa() == CpuIsa::avx512 ? avx512::lookup_bag_kernel : portable::lookup_bag_kernel;
+    return wide ? avx512::lookup_bag_kernel : portable::lookup_bag_kernel;
   }
 }
 
@@ -91,9 +100,10 @@ void lookup_bag_backward(const LookupBagBackwardArgs<T>& args, int threads) {
       if (static_cast<int64_t>(row) != bags.padding) unsorted[count++] = row << shift | static_cast<uint64_t>(i);
     }
     if (!args.scales) continue;
-    const T divisor = bags.mean && count > before ? static_cast<T>(count - before) : T(1);
+    using Scale = ArithmeticType<T>;
+    const Scale divisor = bags.mean && count > before ? static_cast<Scale>(count - before) : Scale(1);
     for (int64_t i = bags.offsets[bag]; i < bags.offsets[bag + 1]; ++i) {
-      args.scales[i] = (bags.weights ? bags.weights[i] : T(1)) / divisor;
+      args.scales[i] = (bags.weights ? widen(bags.weights[i]) : Scale(1)) / divisor;
     }
   }
   const uint64_t* keys = radix_sort(unsorted, unsorted + bags.count, count, shift,
@@ -108,10 +118,16 @@ void lookup_bag_backward(const LookupBagBackwardArgs<T>& args, int threads) {
 }
 
 template void lookup_bag<float>(const LookupBagArgs<float>&, int);
+template void lookup_bag<Half>(const LookupBagArgs<Half>&, int);
+template void lookup_bag<BFloat16>(const LookupBagArgs<BFloat16>&, int);
 template void lookup_bag<double>(const LookupBagArgs<double>&, int);
 template void lookup_bag_backward<float>(const LookupBagBackwardArgs<float>&, int);
+template void lookup_bag_backward<Half>(const LookupBagBackwardArgs<Half>&, int);
+template void lookup_bag_backward<BFloat16>(const LookupBagBackwardArgs<BFloat16>&, int);
 template void lookup_bag_backward<double>(const LookupBagBackwardArgs<double>&, int);
 template void lookup_bag_weights_backward<float>(const LookupBagWeightsBackwardArgs<float>&, int);
+template void lookup_bag_weights_backward<Half>(const LookupBagWeightsBackwardArgs<Half>&, int);
+template void lookup_bag_weights_backward<BFloat16>(const LookupBagWeightsBackwardArgs<BFloat16>&, int);
 template void lookup_bag_weights_backward<double>(const LookupBagWeightsBackwardArgs<double>&, int);
 
 }  // namespace recsparse

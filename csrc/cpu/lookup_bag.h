@@ -1,9 +1,10 @@
 // lookup_bag: sums or means of rows of a packed table, and the gradients with respect to the kept values and to the weights
-// of the samples.
+// of the samples. T is the type of values, results, gradients and weights, as in lookup.h; 16-bit ones are summed in float.
 #pragma once
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
@@ -37,10 +38,10 @@ void lookup_bag(const LookupBagArgs<T>& args, int threads);
 template <class T>
 struct LookupBagBackwardArgs {
   BagIds<T> bags;
-  const T* grad;       // [bags, dim], gradient of the result
-  T* grad_values;      // [capacity], zeroed by the caller
-  int64_t* workspace;  // 3 * count words
-  T* scales;           // [count] of workspace when there are weights or means, else null
+  const T* grad;              // [bags, dim], gradient of the result
+  T* grad_values;             // [capacity], zeroed by the caller
+  int64_t* workspace;         // 3 * count words
+  ArithmeticType<T>* scales;  // [count] of workspace when there are weights or means, else null
 };
 
 // The occurrences of a row are summed in ascending position, then its kept columns are written.
@@ -64,8 +65,8 @@ template <class T>
 struct BagGradients {
   const uint64_t* keys;
   int shift;
-  const int64_t* bag_of;  // by position
-  const T* scales;        // by position, or null for 1
+  const int64_t* bag_of;            // by position
+  const ArithmeticType<T>* scales;  // by position, or null for 1
 };
 
 // One variant for an instruction set: works on the bags, or on the sorted keys, [begin, end).

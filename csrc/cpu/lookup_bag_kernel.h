@@ -21,20 +21,20 @@ static void lookup_bags(const LookupBagArgs<T>& args, bool streaming, bool far, 
   const BagIds<T>& bags = args.bags;
   const int dim = bags.table.layout.dim, chunks = chunk_count<W>(dim);
   RowWalk<T, K, W> walk(bags.table, args.values, bags.ids, bags.offsets[begin], bags.offsets[end]);
-  V16<T> sums[kMaxChunks<W>];
+  Lanes<T> sums[kMaxChunks<W>];
   for (int64_t bag = begin; bag < end; ++bag) {
-    for (int c = 0; c < chunks; ++c) sums[c] = V16<T>(T(0));
+    for (int c = 0; c < chunks; ++c) sums[c] = Lanes<T>(0);
     int64_t counted = 0;
     for (int64_t i = bags.offsets[bag]; i < bags.offsets[bag + 1]; ++i) {
       const RowRef<W> ref = walk.next();
       if (walk.row(i) == bags.padding) continue;
       ++counted;
-      const V16<T> weight(bags.weights ? bags.weights[i] : T(1));
+      const Lanes<T> weight(bags.weights ? recsparse::widen(bags.weights[i]) : 1);
       for_each_chunk<K>(args.values + ref.start, ref, chunks, far,
-                        [&](int c, V16<T> chunk) { sums[c] = fma(chunk, weight, sums[c]); });
+                        [&](int c, Lanes<T> chunk) { sums[c] = fma(chunk, weight, sums[c]); });
     }
     T* out = args.out + bag * dim;
-    const V16<T> divisor(static_cast<T>(counted));
+    const Lanes<T> divisor(static_cast<ArithmeticType<T>>(counted));
     for (int c = 0; c < chunks; ++c) {
       if (bags.mean && counted > 1) sums[c] = sums[c] / divisor;
       if (streaming) {
@@ -53,16 +53,16 @@ static void lookup_bag_weights_backward_bags(const LookupBagWeightsBackwardArgs<
   const BagIds<T>& bags = args.bags;
   const int dim = bags.table.layout.dim, chunks = chunk_count<W>(dim);
   RowWalk<T, K, W> walk(bags.table, args.values, bags.ids, bags.offsets[begin], bags.offsets[end]);
-  V16<T> grad[kMaxChunks<W>];
+  Lanes<T> grad[kMaxChunks<W>];
   for (int64_t bag = begin; bag < end; ++bag) {
     for (int c = 0; c < chunks; ++c) grad[c] = load(args.grad + bag * dim + 16 * c, chunk_lanes(dim, c));
     for (int64_t i = bags.offsets[bag]; i < bags.offsets[bag + 1]; ++i) {
       const RowRef<W> ref = walk.next();
       if (walk.row(i) == bags.padding) continue;
-      V16<T> sum(T(0));
+      Lanes<T> sum(0);
       for_each_chunk<K>(args.values + ref.start, ref, chunks, far,
-                        [&](int c, V16<T> chunk) { sum = fma(chunk, grad[c], sum); });
-      args.grad_weights[i] = reduce_add(sum);
+                        [&](int c, Lanes<T> chunk) { sum = fma(chunk, grad[c], sum); });
+      args.grad_weights[i] = recsparse::narrow(T{}, reduce_add(sum));
     }
   }
 }
@@ -100,9 +100,9 @@ static void lookup_bag_backward_rows(const LookupBagBackwardArgs<T>& args, const
     T* out = args.grad_values + ref.start;
     for (int c = 0; c < chunks; ++c) {
       const uint32_t lanes = chunk_lanes(dim, c), mask = chunk_mask(ref, c);
-      V16<T> sum(T(0));
+      Lanes<T> sum(0);
       for (int64_t k = i; k < next; ++k) {
-        const V16<T> scale(from.scales ? from.scales[keys[k] & position] : T(1));
+        const Lanes<T> scale(from.scales ? from.scales[keys[k] & position] : 1);
         sum = fma(load(grad_of(k) + 16 * c, lanes), scale, sum);
       }
       const int kept = popcount64(mask);

@@ -42,7 +42,7 @@ static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, bool far, i
     RowRef<W> ref = ring[i % kAhead];
     complete<K, W>(table, ref);
     T* out = args.out + i * dim;
-    for_each_chunk<K>(args.values + ref.start, ref, chunks, far, [&](int c, V16<T> chunk) {
+    for_each_chunk<K>(args.values + ref.start, ref, chunks, far, [&](int c, Lanes<T> chunk) {
       if (streaming) {
         stream(out + 16 * c, chunk);
       } else {
@@ -70,7 +70,7 @@ static void lookup_backward_rows(const LookupBackwardArgs<T>& args, const uint64
     for (int c = 0; c < chunks; ++c) {
       const uint32_t lanes = static_cast<uint32_t>(low_bits(dim - 16 * c) & 0xffff);
       const uint32_t mask = chunk_mask(ref, c);
-      V16<T> sum(T(0));
+      Lanes<T> sum(0);
       for (int64_t k = i; k < next; ++k) sum = sum + load(args.grad + (keys[k] & position) * dim + 16 * c, lanes);
       const int kept = popcount64(mask);
       store(out, compress(sum, mask), static_cast<uint32_t>(low_bits(kept)));

@@ -62,8 +62,12 @@ void unpack(const TableView& table, const T* values, T* dense, uint8_t* mask, in
 }
 
 template PackResult pack<float>(const PackArgs<float>&, int);
+template PackResult pack<Half>(const PackArgs<Half>&, int);
+template PackResult pack<BFloat16>(const PackArgs<BFloat16>&, int);
 template PackResult pack<double>(const PackArgs<double>&, int);
 template void unpack<float>(const TableView&, const float*, float*, uint8_t*, int);
+template void unpack<Half>(const TableView&, const Half*, Half*, uint8_t*, int);
+template void unpack<BFloat16>(const TableView&, const BFloat16*, BFloat16*, uint8_t*, int);
 template void unpack<double>(const TableView&, const double*, double*, uint8_t*, int);
 
 }  // namespace recsparse

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {

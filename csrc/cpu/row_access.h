@@ -17,19 +17,26 @@ RS_INLINE uint32_t chunk_mask(const RowRef<W>& ref, int c) {
   return static_cast<uint32_t>(ref.mask[c >> 2] >> (16 * (c & 3))) & 0xffffu;
 }
 
-// The first n values at p (n <= 16), of a table that is `far` (see is_far).
+// The first n values at p (n <= 16), of a table that is `far` (see is_far). T is the type that they are stored in.
 template <class T>
-RS_INLINE V16<T> load_values(const T* p, int n, bool far) {
+RS_INLINE Lanes<T> load_values(const T* p, int n, bool far) {
   return far ? load_first(p, n) : load(p, static_cast<uint32_t>(low_bits(n)));
 }
 template <class T>
-RS_INLINE void store_values(T* p, V16<T> a, int n, bool far) {
+RS_INLINE void store_values(T* p, Lanes<T> a, int n, bool far) {
   far ? store_first(p, a, n) : store(p, a, static_cast<uint32_t>(low_bits(n)));
+}
+
+// The same for updated weights, which are rounded stochastically where T is smaller than a float: `key` is that of the
+// row, `position` says which of the row's kept weights goes to p.
+template <class T>
+RS_INLINE void store_weights(T* p, F16 weights, int n, bool far, RoundingKey key, uint32_t position) {
+  store_values(p, round_stochastic(T{}, weights, key, position), n, far);
 }
 
 // Chunk of a row whose kept values of this chunk begin at p.
 template <IndexKind K, class T>
-RS_INLINE V16<T> load_chunk(const T* p, uint32_t mask, bool far) {
+RS_INLINE Lanes<T> load_chunk(const T* p, uint32_t mask, bool far) {
   if (K == IndexKind::full || K == IndexKind::prefix) return load(p, mask);
   return far ? expand(load_first(p, popcount64(mask)), mask) : expand(p, mask);
 }
@@ -38,7 +45,7 @@ RS_INLINE V16<T> load_chunk(const T* p, uint32_t mask, bool far) {
 template <IndexKind K, int W, class T, class Each>
 RS_INLINE void for_each_chunk(const T* p, const RowRef<W>& ref, int chunks, bool far, Each&& each) {
   if (far && (K == IndexKind::bits || K == IndexKind::cols8) && ref.count <= 16) {
-    const V16<T> row = load_first(p, static_cast<int>(ref.count));
+    const Lanes<T> row = load_first(p, static_cast<int>(ref.count));
     int before = 0;
     for (int c = 0; c < chunks; ++c) {
       const uint32_t mask = chunk_mask(ref, c);

@@ -23,11 +23,12 @@ std::tuple<at::Tensor, at::Tensor> bpr_grow_scores_cpu(const at::Tensor& index, 
   // No more candidates than full-width rows that the triples touch.
   const int64_t room = std::min(limit, std::min(3 * count, rows) * dim);
   at::Tensor keys = at::empty({room}, users.options());
-  at::Tensor scores = at::empty({room}, values.options());
+  at::Tensor scores = at::empty({room}, values.options().dtype(at::kFloat));
   at::Tensor sort = at::empty({6 * count}, users.options());
-  at::Tensor coefficient = at::empty({count}, values.options());
+  at::Tensor coefficient = at::empty({count}, scores.options());
   const BprGrowScoresArgs args{table,
-                               values.const_data_ptr<float>(),
+                               value_type(values),
+                               values.const_data_ptr(),
                                users.const_data_ptr<int64_t>(),
                                pos.const_data_ptr<int64_t>(),
                                neg.const_data_ptr<int64_t>(),

@@ -12,7 +12,7 @@ namespace {
 at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& moments, const at::Tensor& index, const at::Tensor& cols,
                         const at::Tensor& users, const at::Tensor& pos, const at::Tensor& neg, int64_t kind,
                         int64_t rows, int64_t dim, int64_t item_offset, int64_t batch_size, int64_t step, double lr,
-                        double beta1, double beta2, double eps, double l2) {
+                        double beta1, double beta2, double eps, double l2, int64_t seed) {
   const TableView table = check_table("bpr_step_", index, cols, values, kind, rows, dim);
   check_vector(moments, "bpr_step_", "moments", at::kFloat);
   TORCH_CHECK_VALUE(moments.numel() == 2 * values.numel(), "bpr_step_: moments has ", moments.numel(),
@@ -24,10 +24,11 @@ at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& moments, const at::Tenso
   TORCH_CHECK_VALUE(bits_for(rows) + bits_for(3 * std::min(batch_size, count)) <= 64 && batch_size < 1ll << 30,
                     "bpr_step_: batch_size ", batch_size, " is too large for a table of ", rows, " rows");
 
-  at::Tensor loss = at::empty({(count + batch_size - 1) / batch_size}, values.options());
+  at::Tensor loss = at::empty({(count + batch_size - 1) / batch_size}, moments.options());
   BprStepArgs args;
   args.table = table;
-  args.values = values.mutable_data_ptr<float>();
+  args.value_type = value_type(values);
+  args.values = values.mutable_data_ptr();
   args.moments = moments.mutable_data_ptr<float>();
   args.users = users.const_data_ptr<int64_t>();
   args.pos = pos.const_data_ptr<int64_t>();
@@ -38,6 +39,7 @@ at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& moments, const at::Tenso
   args.item_offset = item_offset;
   args.l2 = static_cast<float>(l2);
   args.adam = AdamOptions{lr, beta1, beta2, eps, step};
+  args.seed = static_cast<uint64_t>(seed);
   args.loss = loss.mutable_data_ptr<float>();
   args.workspace = nullptr;
   const int threads = std::min(batch_size, count) < 128 ? 1 : op_threads();
@@ -53,7 +55,7 @@ TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def(
       "bpr_step_(Tensor(a!) values, Tensor(b!) moments, Tensor index, Tensor cols, Tensor users, Tensor pos, Tensor "
       "neg, int kind, int rows, int dim, int item_offset, int batch_size, int step, float lr, float beta1, float "
-      "beta2, float eps, float l2) -> Tensor");
+      "beta2, float eps, float l2, int seed) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) { m.impl("bpr_step_", bpr_step_cpu); }

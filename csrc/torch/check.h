@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
@@ -57,18 +58,63 @@ inline TableView check_index(const char* op, const at::Tensor& index, const at::
                    cols.const_data_ptr<uint8_t>()};
 }
 
+inline bool is_value_type(at::ScalarType dtype) {
+  return dtype == at::kFloat || dtype == at::kHalf || dtype == at::kBFloat16;
+}
+
+inline ValueType value_type(const at::Tensor& values) {
+  switch (values.scalar_type()) {
+    case at::kHalf: return ValueType::float16;
+    case at::kBFloat16: return ValueType::bfloat16;
+    default: return ValueType::float32;
+  }
+}
+
+// Values of a type that tables are trained in.
+inline void check_values(const char* op, const at::Tensor& values) {
+  TORCH_CHECK_TYPE(is_value_type(values.scalar_type()), op, ": values has dtype ", values.scalar_type(),
+                   ", expected Float, Half or BFloat16");
+  check_vector(values, op, "values", values.scalar_type());
+}
+
 inline TableView check_table(const char* op, const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
-                             int64_t kind, int64_t rows, int64_t dim, at::ScalarType dtype = at::kFloat) {
-  check_vector(values, op, "values", dtype);
+                             int64_t kind, int64_t rows, int64_t dim) {
+  check_values(op, values);
   return check_index(op, index, cols, values.numel(), kind, rows, dim);
 }
 
-// float or double, for the ops that have a portable double build (gradient checks).
+// A value type or double, for the ops that have a portable double build (gradient checks).
 inline at::ScalarType check_floating(const char* op, const char* name, const at::Tensor& tensor) {
   const at::ScalarType dtype = tensor.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble, op, ": ", name, " has dtype ", dtype,
-                   ", expected Float or Double");
+  TORCH_CHECK_TYPE(is_value_type(dtype) || dtype == at::kDouble, op, ": ", name, " has dtype ", dtype,
+                   ", expected Float, Half, BFloat16 or Double");
   return dtype;
+}
+
+// Calls op(T{}) with the storage type T of a dtype that `check_values` let pass.
+template <class Op>
+inline auto with_value_type(at::ScalarType dtype, Op&& op) {
+  switch (dtype) {
+    case at::kHalf: return op(Half{});
+    case at::kBFloat16: return op(BFloat16{});
+    default: return op(float{});
+  }
+}
+
+// The same for `check_floating`.
+template <class Op>
+inline auto with_floating(at::ScalarType dtype, Op&& op) {
+  return dtype == at::kDouble ? op(double{}) : with_value_type(dtype, op);
+}
+
+// The data of a tensor as T, which may be one of our own 16-bit types.
+template <class T>
+inline const T* data_as(const at::Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <class T>
+inline T* mutable_data_as(at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 }  // namespace recsparse

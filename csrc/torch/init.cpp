@@ -33,7 +33,9 @@ void init_values_cpu(at::Tensor& values, const at::Tensor& index, const at::Tens
                      int64_t dim, int64_t seed, double std) {
   const TableView table = check_table("init_values_", index, cols, values, kind, rows, dim);
   TORCH_CHECK_VALUE(std::isfinite(std) && std >= 0, "init_values_: std is ", std, ", expected a finite number >= 0");
-  init_values(table, static_cast<uint64_t>(seed), std, values.mutable_data_ptr<float>(), op_threads());
+  with_value_type(values.scalar_type(), [&](auto storage) {
+    init_values(table, static_cast<uint64_t>(seed), std, mutable_data_as<decltype(storage)>(values), op_threads());
+  });
 }
 
 }  // namespace

@@ -17,8 +17,8 @@ template <class T>
 void lookup_typed(const TableView& table, const at::Tensor& values, const at::Tensor& ids, int64_t bounds,
                   at::Tensor& out) {
   TORCH_CHECK_INDEX(table.layout.rows > 0 || ids.numel() == 0, "lookup: ids given for a table without rows");
-  const LookupArgs<T> args{table,       values.const_data_ptr<T>(), values.numel(), ids.const_data_ptr<int64_t>(),
-                           ids.numel(), out.mutable_data_ptr<T>()};
+  const LookupArgs<T> args{table,       data_as<T>(values),     values.numel(), ids.const_data_ptr<int64_t>(),
+                           ids.numel(), mutable_data_as<T>(out)};
   const BadIds bad = lookup(args, op_threads());
   report_bad_ids("lookup", ids, table.layout.rows, bad.count, bad.first, bounds);
 }
@@ -27,17 +27,14 @@ at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, cons
                            const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds,
                            at::Tensor& out) {
   const at::ScalarType dtype = check_floating("lookup", "values", values);
-  const TableView table = check_table("lookup", index, cols, values, kind, rows, dim, dtype);
+  check_vector(values, "lookup", "values", dtype);
+  const TableView table = check_index("lookup", index, cols, values.numel(), kind, rows, dim);
   check_vector(ids, "lookup", "ids", at::kLong);
   check_bounds_mode("lookup", bounds);
   check_tensor(out, "lookup", "out", dtype);
   TORCH_CHECK_VALUE(out.dim() == 2 && out.size(0) == ids.numel() && out.size(1) == dim, "lookup: out has shape ",
                     out.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
-  if (dtype == at::kDouble) {
-    lookup_typed<double>(table, values, ids, bounds, out);
-  } else {
-    lookup_typed<float>(table, values, ids, bounds, out);
-  }
+  with_floating(dtype, [&](auto storage) { lookup_typed<decltype(storage)>(table, values, ids, bounds, out); });
   return out;
 }
 
@@ -54,8 +51,8 @@ at::Tensor lookup_backward_typed(const TableView& table, const at::Tensor& grad,
   at::Tensor out = at::zeros({capacity}, grad.options());
   at::Tensor workspace = at::empty({2 * ids.numel()}, ids.options());
   const LookupBackwardArgs<T> args{
-      table,       grad.const_data_ptr<T>(),  ids.const_data_ptr<int64_t>(),
-      ids.numel(), out.mutable_data_ptr<T>(), reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
+      table,       data_as<T>(grad),        ids.const_data_ptr<int64_t>(),
+      ids.numel(), mutable_data_as<T>(out), reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
   lookup_backward(args, op_threads());
   return out;
 }
@@ -75,8 +72,9 @@ at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, 
     int64_t* id = checked.mutable_data_ptr<int64_t>();
     for (int64_t i = 0; i < checked.numel(); ++i) id[i] = id[i] < 0 || id[i] >= rows ? 0 : id[i];
   }
-  return dtype == at::kDouble ? lookup_backward_typed<double>(table, rows_of_grad, checked, capacity)
-                              : lookup_backward_typed<float>(table, rows_of_grad, checked, capacity);
+  return with_floating(dtype, [&](auto storage) {
+    return lookup_backward_typed<decltype(storage)>(table, rows_of_grad, checked, capacity);
+  });
 }
 
 class Lookup : public torch::autograd::Function<Lookup> {

@@ -68,7 +68,7 @@ BagIds<T> bag_ids(const TableView& table, const at::Tensor& ids, const at::Tenso
                    ids.numel(),
                    closed.const_data_ptr<int64_t>(),
                    closed.numel() - 1,
-                   weights ? weights->const_data_ptr<T>() : nullptr,
+                   weights ? data_as<T>(*weights) : nullptr,
                    mode == mean,
                    padding};
 }
@@ -89,7 +89,8 @@ at::Tensor lookup_bag_cpu(const at::Tensor& index, const at::Tensor& cols, const
                           int64_t padding, int64_t bounds) {
   const char* op = "lookup_bag";
   const at::ScalarType dtype = check_floating(op, "values", values);
-  const TableView table = check_table(op, index, cols, values, kind, rows, dim, dtype);
+  check_vector(values, op, "values", dtype);
+  const TableView table = check_index(op, index, cols, values.numel(), kind, rows, dim);
   check_bag_arguments(op, ids, weights, dtype, mode, padding, rows);
   check_bounds_mode(op, bounds);
   const at::Tensor closed = check_offsets(op, offsets, ids.numel(), include_last_offset);
@@ -97,11 +98,11 @@ at::Tensor lookup_bag_cpu(const at::Tensor& index, const at::Tensor& cols, const
   at::Tensor out = empty_huge({closed.numel() - 1, dim}, values.options());
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    const LookupBagArgs<T> args{bag_ids<T>(table, ids, closed, weights, mode, padding), values.const_data_ptr<T>(),
-                                values.numel(), out.mutable_data_ptr<T>()};
+    const LookupBagArgs<T> args{bag_ids<T>(table, ids, closed, weights, mode, padding), data_as<T>(values),
+                                values.numel(), mutable_data_as<T>(out)};
     lookup_bag(args, op_threads());
   };
-  dtype == at::kDouble ? run(0.0) : run(0.0f);
+  with_floating(dtype, run);
   return out;
 }
 
@@ -124,16 +125,16 @@ at::Tensor lookup_bag_backward_cpu(const at::Tensor& grad, const at::Tensor& ind
   const at::Tensor bag_grads = grad.contiguous();
   at::Tensor out = at::zeros({capacity}, grad.options());
   at::Tensor workspace = at::empty({3 * ids.numel()}, ids.options());
-  at::Tensor scales = at::empty({weights || mode == mean ? ids.numel() : 0}, grad.options());
+  const at::ScalarType arithmetic = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  at::Tensor scales = at::empty({weights || mode == mean ? ids.numel() : 0}, grad.options().dtype(arithmetic));
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    const LookupBagBackwardArgs<T> args{bag_ids<T>(table, ids, closed, weights, mode, padding),
-                                        bag_grads.const_data_ptr<T>(), out.mutable_data_ptr<T>(),
-                                        workspace.mutable_data_ptr<int64_t>(),
-                                        scales.numel() ? scales.mutable_data_ptr<T>() : nullptr};
+    const LookupBagBackwardArgs<T> args{bag_ids<T>(table, ids, closed, weights, mode, padding), data_as<T>(bag_grads),
+                                        mutable_data_as<T>(out), workspace.mutable_data_ptr<int64_t>(),
+                                        scales.numel() ? mutable_data_as<ArithmeticType<T>>(scales) : nullptr};
     lookup_bag_backward(args, op_threads());
   };
-  dtype == at::kDouble ? run(0.0) : run(0.0f);
+  with_floating(dtype, run);
   return out;
 }
 
@@ -143,7 +144,8 @@ at::Tensor lookup_bag_weights_backward_cpu(const at::Tensor& grad, const at::Ten
                                            int64_t padding) {
   const char* op = "lookup_bag_weights_backward";
   const at::ScalarType dtype = check_floating(op, "grad", grad);
-  const TableView table = check_table(op, index, cols, values, kind, rows, dim, dtype);
+  check_vector(values, op, "values", dtype);
+  const TableView table = check_index(op, index, cols, values.numel(), kind, rows, dim);
   check_bag_arguments(op, ids, std::nullopt, dtype, sum, padding, rows);
   const at::Tensor closed = check_offsets(op, offsets, ids.numel(), include_last_offset);
   check_grad(op, grad, closed, dim);
@@ -152,11 +154,11 @@ at::Tensor lookup_bag_weights_backward_cpu(const at::Tensor& grad, const at::Ten
   const auto run = [&](auto zero) {
     using T = decltype(zero);
     const LookupBagWeightsBackwardArgs<T> args{bag_ids<T>(table, ids, closed, std::nullopt, sum, padding),
-                                               values.const_data_ptr<T>(), values.numel(),
-                                               bag_grads.const_data_ptr<T>(), out.mutable_data_ptr<T>()};
+                                               data_as<T>(values), values.numel(), data_as<T>(bag_grads),
+                                               mutable_data_as<T>(out)};
     lookup_bag_weights_backward(args, op_threads());
   };
-  dtype == at::kDouble ? run(0.0) : run(0.0f);
+  with_floating(dtype, run);
   return out;
 }
 

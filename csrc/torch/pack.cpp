@@ -13,11 +13,11 @@ template <class T>
 PackResult pack_typed(const Layout& layout, const at::Tensor& dense, const at::Tensor& mask, at::Tensor& index,
                       at::Tensor& cols, at::Tensor& values) {
   const PackArgs<T> args{layout,
-                         dense.const_data_ptr<T>(),
+                         data_as<T>(dense),
                          reinterpret_cast<const uint8_t*>(mask.const_data_ptr<bool>()),
                          reinterpret_cast<uint64_t*>(index.mutable_data_ptr<int64_t>()),
                          cols.mutable_data_ptr<uint8_t>(),
-                         values.mutable_data_ptr<T>(),
+                         mutable_data_as<T>(values),
                          values.numel()};
   return pack(args, op_threads());
 }
@@ -35,8 +35,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pack_cpu(const at::Tensor& dense,
   at::Tensor cols =
       empty_huge({layout.kind == IndexKind::cols8 ? capacity : 0}, dense.options().dtype(at::kByte)).zero_();
   at::Tensor values = empty_huge({capacity}, dense.options());
-  const PackResult result = dtype == at::kDouble ? pack_typed<double>(layout, dense, mask, index, cols, values)
-                                                 : pack_typed<float>(layout, dense, mask, index, cols, values);
+  const PackResult result = with_floating(
+      dtype, [&](auto storage) { return pack_typed<decltype(storage)>(layout, dense, mask, index, cols, values); });
   TORCH_CHECK_VALUE(result.status != PackResult::not_full, "pack: row ", result.row,
                     " does not keep every column; use kind bits or cols8");
   TORCH_CHECK_VALUE(result.status != PackResult::not_prefix, "pack: row ", result.row,
@@ -49,15 +49,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pack_cpu(const at::Tensor& dense,
 std::tuple<at::Tensor, at::Tensor> unpack_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
                                               int64_t kind, int64_t rows, int64_t dim) {
   const at::ScalarType dtype = check_floating("unpack", "values", values);
-  const TableView table = check_table("unpack", index, cols, values, kind, rows, dim, dtype);
+  check_vector(values, "unpack", "values", dtype);
+  const TableView table = check_index("unpack", index, cols, values.numel(), kind, rows, dim);
   at::Tensor dense = at::empty({rows, dim}, values.options());
   at::Tensor mask = at::empty({rows, dim}, values.options().dtype(at::kBool));
   uint8_t* mask_bytes = reinterpret_cast<uint8_t*>(mask.mutable_data_ptr<bool>());
-  if (dtype == at::kDouble) {
-    unpack(table, values.const_data_ptr<double>(), dense.mutable_data_ptr<double>(), mask_bytes, op_threads());
-  } else {
-    unpack(table, values.const_data_ptr<float>(), dense.mutable_data_ptr<float>(), mask_bytes, op_threads());
-  }
+  with_floating(dtype, [&](auto storage) {
+    using T = decltype(storage);
+    unpack(table, data_as<T>(values), mutable_data_as<T>(dense), mask_bytes, op_threads());
+  });
   return {dense, mask};
 }
 

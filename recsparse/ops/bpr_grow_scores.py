@@ -57,4 +57,4 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     check_devices("bpr_grow_scores", values, index=index, cols=cols, users=users, pos=pos, neg=neg)
     found = torch.library.get_ctx().new_dynamic_size()
-    return values.new_empty(found, dtype=torch.int64), values.new_empty(found)
+    return users.new_empty(found), values.new_empty(found, dtype=torch.float32)

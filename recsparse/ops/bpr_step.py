@@ -35,6 +35,10 @@ def bpr_step_(
     the mini-batch, duplicates are summed, then each touched row gets one lazy Adam update. No dense row and no gradient
     tensor is stored. The same bits for any number of threads.
 
+    Weights stored in 16 bits are read as float32, updated in float32 and written back with stochastic rounding
+    (Gupta et al., ICML 2015, arXiv 1502.02551): unbiased, so that updates far below the resolution of the type add up.
+    Its random bits are a pure function of (optimizer.seed, step, row, position in the row).
+
     Args:
         table: joint table, users in rows [0, item_offset), items behind them.
         optimizer: `LazyAdam` of this table; its step advances by the number of mini-batches.
@@ -71,6 +75,7 @@ def bpr_step_(
         *optimizer.betas,
         optimizer.eps,
         l2,
+        optimizer.seed,
     )
     optimizer.step += loss.numel()
     return loss
@@ -96,6 +101,7 @@ def _(
     beta2: float,
     eps: float,
     l2: float,
+    seed: int,
 ) -> Tensor:
     check_devices("bpr_step_", values, moments=moments, index=index, cols=cols, users=users, pos=pos, neg=neg)
-    return values.new_empty((users.shape[0] + batch_size - 1) // batch_size)
+    return moments.new_empty((users.shape[0] + batch_size - 1) // batch_size)

@@ -28,20 +28,20 @@ def lookup(
 ) -> Tensor:
     """Gather rows into a dense tensor; slots that are not kept read 0.
 
-    Differentiable with respect to `table.values`: the gradient is a float32 [capacity] tensor in packed order, in which
-    duplicate ids are summed in ascending position (the same bits for any number of threads).
+    Differentiable with respect to `table.values`: the gradient is a [capacity] tensor of their dtype in packed order,
+    in which duplicate ids are summed in float32 in ascending position (the same bits for any number of threads).
 
     Args:
         table: the packed table.
         ids: int64 [n] row ids.
         bounds: what an id outside [0, rows) does: `fatal` raises, `warning` warns once a call and reads row 0, `ignore`
             reads row 0 (the modes of FBGEMM's bounds check).
-        out: float32 [n, dim] to write to; the result is not differentiable then. With a bad id and bounds `fatal` its
-            contents are undefined.
+        out: [n, dim] of the dtype of the values to write to; the result is not differentiable then. With a bad id and
+            bounds `fatal` its contents are undefined.
         values: stands for `table.values` where given: a tensor with the same contents that takes the gradient.
 
     Returns:
-        float32 [n, dim].
+        [n, dim] of the dtype of the values.
 
     Raises:
         IndexError: an id is out of range and bounds is `fatal`; names the first one.

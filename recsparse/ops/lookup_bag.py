@@ -34,7 +34,7 @@ def lookup_bag(
     """Sum or mean of the rows of each bag: `torch.nn.functional.embedding_bag` on the masked weight.
 
     No [n, dim] tensor exists, in the forward or in the backward. A bag is summed in ascending position; the gradient of
-    the values is float32 [capacity] in packed order, in which the occurrences of a row are summed in ascending
+    the values is [capacity] of their dtype in packed order, in which the occurrences of a row are summed in ascending
     position. The same bits for any number of threads. Differentiable with respect to the values and to
     `per_sample_weights`.
 
@@ -43,14 +43,14 @@ def lookup_bag(
         ids: int64 [n] row ids of all bags, one bag after the other.
         offsets: int64 [bags], ascending from 0: where each bag begins in `ids`. Empty bags give zeros.
         mode: `sum` or `mean`.
-        per_sample_weights: float32 [n] factors of the rows, for mode `sum`.
+        per_sample_weights: [n] factors, of the dtype of the values, of the rows, for mode `sum`.
         include_last_offset: `offsets` is [bags + 1] and ends with n.
         padding_idx: a row that adds nothing, is not counted in a mean and gets no gradient.
         bounds: what an id outside [0, rows) does, see `lookup`.
         values: stands for `table.values` where given: a tensor with the same contents that takes the gradient.
 
     Returns:
-        float32 [bags, dim].
+        [bags, dim] of the dtype of the values; 16-bit values are summed in float32.
 
     Raises:
         IndexError: an id is out of range and bounds is `fatal`; names the first one.

@@ -20,7 +20,7 @@ def pack(dense: Tensor, mask: Tensor, kind: str, capacity: int) -> tuple[Tensor,
     """Pack the slots of `dense` where `mask` is set.
 
     Args:
-        dense: float32 (or float64) [rows, dim], dim at most 256.
+        dense: float32, float16 or bfloat16 (or float64) [rows, dim], dim at most 256.
         mask: bool [rows, dim].
         kind: `full`, `prefix`, `bits` or `cols8`.
         capacity: length of the values tensor, at least the number of kept weights.

@@ -39,7 +39,7 @@ class Context:
     def optimizer(self, table: PackedTable) -> LazyAdam:
         """The configured optimiser, with zero moments."""
         options = self.config.optim
-        return LazyAdam(table, lr=options.lr, betas=options.betas, eps=options.eps)
+        return LazyAdam(table, lr=options.lr, betas=options.betas, eps=options.eps, seed=self.config.train.seed)
 
     @property
     def total_steps(self) -> int:

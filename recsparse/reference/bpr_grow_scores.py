@@ -22,8 +22,8 @@ def bpr_grow_scores(
     item_offset: int,
     limit: int,
 ) -> tuple[Tensor, Tensor]:
-    """(keys int64 ascending, scores); see `recsparse.ops.bpr_grow_scores`."""
-    dense, mask = unpack(index, cols, values, kind, rows, dim)
+    """(keys int64 ascending, scores float32); see `recsparse.ops.bpr_grow_scores`."""
+    dense, mask = unpack(index, cols, values.float(), kind, rows, dim)
     leaf = dense.requires_grad_()
     ranking, _ = bpr_loss(leaf, users, item_offset + pos, item_offset + neg, 0.0)
     (gradient,) = torch.autograd.grad(ranking, leaf)

@@ -1,4 +1,4 @@
-"""Reference of `bpr_step_`: unpack, autograd, lazy Adam on the touched rows of dense moments, pack again."""
+"""Reference of `bpr_step_`: unpack, autograd, lazy Adam on the touched rows of dense moments, round, pack again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from recsparse.reference.rounding import round_stochastic, rounding_bits
 from recsparse.reference.rows import unpack
 
 
@@ -38,9 +39,11 @@ def bpr_step_(
     beta2: float,
     eps: float,
     l2: float,
+    seed: int,
 ) -> Tensor:
     """float32 [mini-batches]; see `recsparse.ops.bpr_step_`."""
-    dense, mask = unpack(index, cols, values, kind, rows, dim)
+    dense, mask = unpack(index, cols, values.float(), kind, rows, dim)
+    position = mask.cumsum(1) - 1  # of a kept weight within its row
     counts = mask.sum(1)
     row = torch.repeat_interleave(torch.arange(rows), counts)
     first = torch.arange(len(row)) + (counts.cumsum(0) - counts)[row]  # slot of each kept weight's first moment
@@ -60,8 +63,10 @@ def bpr_step_(
         m[touched] += (g - m[touched]) * (1 - beta1)
         v[touched] += (g * g - v[touched]) * (1 - beta2)
         size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        dense[touched] -= size * m[touched] / (v[touched].sqrt() + eps)
+        weights = dense[touched] - size * m[touched] / (v[touched].sqrt() + eps)
+        random = rounding_bits(seed, step, touched[:, None], position[touched])
+        dense[touched] = round_stochastic(weights, values.dtype, random).float()
         losses.append(ranking.detach())
-    values[: len(row)] = dense[mask]
+    values[: len(row)] = dense[mask].to(values.dtype)
     moments[first], moments[second] = m[mask], v[mask]
-    return torch.stack(losses) if losses else values.new_empty(0)
+    return torch.stack(losses) if losses else moments.new_empty(0)

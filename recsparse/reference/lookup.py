@@ -13,7 +13,7 @@ from recsparse.reference.rows import unpack
 def lookup(
     index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int = 0
 ) -> Tensor:
-    """float32 [n, dim]; see `recsparse.ops.lookup`."""
+    """[n, dim] of the values' dtype; see `recsparse.ops.lookup`."""
     bad = (ids < 0) | (ids >= rows)
     if bool(bad.any()) and bounds != 2:
         at = int(bad.nonzero()[0])

@@ -25,8 +25,9 @@ def lookup_bag(
     padding: int = -1,
     bounds: int = 0,
 ) -> Tensor:
-    """float32 [bags, dim]; see `recsparse.ops.lookup_bag`."""
-    found = lookup(index, cols, values, ids, kind, rows, dim, bounds)
+    """[bags, dim] of the values' dtype; see `recsparse.ops.lookup_bag`."""
+    wide = values.float() if values.dtype.itemsize == 2 else values
+    found = lookup(index, cols, wide, ids, kind, rows, dim, bounds)
     counts = torch.where((ids < 0) | (ids >= rows), 0, ids) != padding
     if per_sample_weights is not None:
         found = found * per_sample_weights[:, None]
@@ -34,8 +35,8 @@ def lookup_bag(
     bags = []
     for begin, end in itertools.pairwise(ends):
         bag = found[begin:end][counts[begin:end]]
-        total = torch.zeros(dim, dtype=values.dtype)
+        total = torch.zeros(dim, dtype=wide.dtype)
         for row in bag:
             total = total + row
         bags.append(total / len(bag) if mode == 1 and len(bag) else total)
-    return torch.stack(bags) if bags else found.new_zeros(0, dim)
+    return (torch.stack(bags) if bags else found.new_zeros(0, dim)).to(values.dtype)

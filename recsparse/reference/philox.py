@@ -17,6 +17,7 @@ STREAM_SAMPLE = 3
 STREAM_SHUFFLE = 4
 STREAM_SYNTHETIC = 5
 STREAM_SPLIT = 6
+STREAM_ROUNDING = 7
 
 
 def _high(product: Tensor) -> Tensor:

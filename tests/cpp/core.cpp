@@ -2,12 +2,15 @@
 // Built and run by test_core.py. Each row is addressed through a pointer that is moved back by the bytes before its
 // block, so that a block of one cache line stands in for a table of hundreds of gigabytes.
 #include <cinttypes>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
+#include "core/half.h"
 #include "core/init.h"
+#include "core/rounding.h"
 #include "core/rows.h"
 
 using namespace recsparse;
@@ -149,6 +152,59 @@ static void check_init() {
   CHECK(same < 4 && low[0] != high[0], "rows 2^32 apart share their draws");
 }
 
+// A 16-bit pattern by the definition of its type: sign, exponent and fraction.
+static double value_of(uint16_t bits, int fraction_bits, int bias) {
+  const int fraction = bits & ((1 << fraction_bits) - 1), exponent = (bits & 0x7fff) >> fraction_bits;
+  const double magnitude = exponent ? std::ldexp(fraction + (1 << fraction_bits), exponent - bias - fraction_bits)
+                                    : std::ldexp(fraction, 1 - bias - fraction_bits);
+  return bits >> 15 ? -magnitude : magnitude;
+}
+
+// Every pattern, and what lies between each pattern and its successor.
+template <class T>
+static void check_half(int fraction_bits, int bias, uint16_t infinity, int random_bits) {
+  for (uint32_t pattern = 0; pattern < 1 << 16; ++pattern) {
+    const T stored{static_cast<uint16_t>(pattern)};
+    const uint16_t magnitude = pattern & 0x7fff;
+    const float wide = widen(stored);
+    if (magnitude > infinity) {
+      CHECK(std::isnan(wide) && (narrow(T{}, wide).bits & 0x7fff) > infinity, "%04x", pattern);
+      CHECK(std::isnan(round_stochastic(T{}, wide, ~0u)), "%04x", pattern);
+      continue;
+    }
+    CHECK(narrow(T{}, wide).bits == pattern, "%04x", pattern);
+    CHECK(float_bits(round_stochastic(T{}, wide, ~0u)) == float_bits(wide), "%04x", pattern);
+    if (magnitude == infinity) {
+      CHECK(std::isinf(wide) && std::signbit(wide) == (pattern >> 15 != 0), "%04x", pattern);
+      continue;
+    }
+    CHECK(wide == value_of(stored.bits, fraction_bits, bias), "%04x is %g", pattern, wide);
+    const bool last = magnitude + 1 == infinity;
+    const double next = value_of(static_cast<uint16_t>(pattern + 1), fraction_bits, bias), step = next - wide;
+    for (double part : {0.125, 0.5, 0.875}) {
+      const float x = static_cast<float>(wide + part * step);
+      const bool up = part > 0.5 || (part == 0.5 && (pattern & 1));
+      CHECK(narrow(T{}, x).bits == pattern + up, "%04x + %g", pattern, part);
+      const float below = round_stochastic(T{}, x, 0), above = round_stochastic(T{}, x, ~0u);
+      CHECK(below == wide, "%04x + %g: %g", pattern, part, below);
+      CHECK(above == (last ? wide : static_cast<float>(next)), "%04x + %g: %g", pattern, part, above);
+      if (last) continue;
+      const uint32_t fine = magnitude >> fraction_bits || random_bits == 16 ? random_bits : 21;
+      const uint32_t words = 1u << fine, least = static_cast<uint32_t>((1 - part) * words);
+      CHECK(round_stochastic(T{}, x, least) == above && round_stochastic(T{}, x, least - 1) == below,
+            "%04x + %g: the share of words that round up is not %g", pattern, part, part);
+    }
+  }
+  CHECK(narrow(T{}, 3e38f).bits == (random_bits == 16 ? 0x7f62 : 0x7c00), "%04x", narrow(T{}, 3e38f).bits);
+}
+
+static void check_rounding_bits() {
+  const RoundingKey key = rounding_key(rounding_step(7, 1), 5);
+  CHECK(key.bits != rounding_key(rounding_step(7, 1), 5 + (int64_t{1} << 32)).bits, "rows 2^32 apart");
+  CHECK(key.bits != rounding_key(rounding_step(7, 1 + (int64_t{1} << 32)), 5).bits, "steps 2^32 apart");
+  CHECK(rounding_bits(key, 0) != rounding_bits(key, 1), "positions");
+}
+
 static void check_low_bits() {
   CHECK(low_bits(-5) == 0 && low_bits(0) == 0 && low_bits(1) == 1, "small");
   CHECK(low_bits(63) == ~0ull >> 1 && low_bits(64) == ~0ull && low_bits(900) == ~0ull, "large");
@@ -165,5 +221,8 @@ int main() {
   check_philox();
   check_init();
   check_low_bits();
+  check_half<Half>(10, 15, 0x7c00, 13);
+  check_half<BFloat16>(7, 127, 0x7f80, 16);
+  check_rounding_bits();
   return failures != 0;
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from strategies import DIMS, KINDS, random_table, random_triples, same_bits
+from strategies import DIMS, DTYPES, KINDS, random_table, random_triples, same_bits
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -274,8 +274,9 @@ def test_loss_and_gradient_of_extreme_scores() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_opcheck(kind: str) -> None:
-    table = random_table(kind, ROWS, 33, slack=2)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(kind: str, dtype: torch.dtype) -> None:
+    table = random_table(kind, ROWS, 33, slack=2, dtype=dtype)
     optimizer = LazyAdam(table)
     args = (table.values, optimizer.moments, table.index, table.cols, *random_triples(20, USERS, ITEMS), *table.layout)
-    torch.library.opcheck(torch.ops.recsparse.bpr_step_, (*args, USERS, 8, 0, 1e-3, 0.9, 0.999, 1e-8, 0.01))
+    torch.library.opcheck(torch.ops.recsparse.bpr_step_, (*args, USERS, 8, 0, 1e-3, 0.9, 0.999, 1e-8, 0.01, 3))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DIMS, KINDS, dims, kinds, random_case, random_table, same_bits, seeds
+from strategies import DIMS, DTYPES, KINDS, dims, kinds, random_case, random_table, same_bits, seeds
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,8 +31,9 @@ def weights_of(n: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("mode", ["sum", "mean"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", DIMS)
-def test_equals_the_reference_bit_for_bit(kind: str, dim: int, mode: str, threads: int) -> None:
-    table = random_table(kind, 61, dim, seed=dim, slack=3)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_the_reference_bit_for_bit(kind: str, dim: int, mode: str, threads: int, dtype: torch.dtype) -> None:
+    table = random_table(kind, 61, dim, seed=dim, slack=3, dtype=dtype)
     ids, offsets = bags_of(300, 40, 61, dim)
     for padding in (-1, 5):
         arguments = (table.index, table.cols, table.values, ids, offsets, None, *table.layout, MODES[mode])
@@ -224,14 +225,15 @@ def test_gradcheck(kind: str, mode: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_opcheck(kind: str, weighted: bool) -> None:
-    table = random_table(kind, 40, 33, slack=2)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(kind: str, weighted: bool, dtype: torch.dtype) -> None:
+    table = random_table(kind, 40, 33, slack=2, dtype=dtype)
     ids, offsets = bags_of(30, 8, 40)
-    weights = weights_of(30).requires_grad_() if weighted else None
+    weights = weights_of(30).to(dtype).requires_grad_() if weighted else None
     table.values.requires_grad_()
     arguments = (table.index, table.cols, table.values, ids, offsets, weights, *table.layout, 0, False, 3)
     torch.library.opcheck(torch.ops.recsparse.lookup_bag.default, arguments)
-    grad = torch.randn(8, 33)
+    grad = torch.randn(8, 33).to(dtype)
     fixed = None if weights is None else weights.detach()
     arguments = (grad, table.index, table.cols, ids, offsets, fixed, *table.layout, 0, False, 3, table.capacity)
     torch.library.opcheck(torch.ops.recsparse.lookup_bag_backward, arguments)
@@ -263,3 +265,27 @@ def test_sort_keys_that_do_not_fit_are_refused() -> None:
         torch.ops.recsparse.lookup_bag_backward(
             grad[:1], index, cols, ids, offsets, None, 0, rows, 1, 0, False, -1, rows
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["sum", "mean", "weighted"])
+def test_gradients_of_16_bit_values_are_those_of_float32_rounded_once(kind: str, mode: str, dtype: torch.dtype) -> None:
+    small = random_table(kind, 61, 100, slack=3, dtype=dtype)
+    wide = PackedTable(61, 100, kind, small.index, small.cols, small.values.float())
+    ids, offsets = bags_of(300, 40, 61)
+    weights = weights_of(300).to(dtype) if mode == "weighted" else None
+    upstream = torch.randn(40, 100, generator=torch.Generator().manual_seed(3)).to(dtype)
+    results = []
+    for table in (small, wide):
+        values = table.values.detach().requires_grad_()
+        factors = None if weights is None else weights.to(table.dtype).clone().requires_grad_()
+        table.values = values
+        options = {"mode": "mean" if mode == "mean" else "sum", "per_sample_weights": factors}
+        rows = ops.lookup_bag(table, ids, offsets, **options)
+        rows.backward(upstream.to(table.dtype))
+        results.append([rows.detach(), values.grad, *([] if factors is None else [factors.grad])])
+    for got, exact in zip(*results, strict=True):
+        assert got is not None
+        assert exact is not None
+        assert same_bits(got, exact.to(dtype))

@@ -108,7 +108,7 @@ def test_one_weight_more_than_capacity_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     ("dense", "mask", "kind", "capacity", "error", "message"),
     [
-        (torch.zeros(4, 5).half(), torch.ones(4, 5).bool(), "bits", 20, TypeError, "dense has dtype Half"),
+        (torch.zeros(4, 5).int(), torch.ones(4, 5).bool(), "bits", 20, TypeError, "dense has dtype Int"),
         (torch.zeros(4, 5), torch.ones(4, 5), "bits", 20, TypeError, "mask has dtype Float, expected Bool"),
         (torch.zeros(4, 5), torch.ones(4, 6).bool(), "bits", 20, ValueError, "mask has shape [4, 6], expected [4, 5]"),
         (torch.zeros(20), torch.ones(20).bool(), "bits", 20, ValueError, "dense has shape [20], expected [rows, dim]"),
