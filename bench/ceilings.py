@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from recsparse import _native
 
-from . import memory
+from . import machine, memory
 from .registry import Traffic
+from .rows import CEILING, result_row
+from .timing import percentiles
 
+LINES = (64, 128, 256)
 _MIN_STREAM = 1 << 20
 _MAX_STREAM = 1 << 30
 _GATHERS = 1 << 18
@@ -19,41 +23,44 @@ _REPEATS = 5
 _MIN_SECONDS = 0.01
 
 
-def _best_gbps(nbytes: int, call: Callable[[int], object]) -> float:
-    """Best of at least ``_REPEATS`` calls; a short one is repeated for longer, to get past waking threads."""
-    best = float("inf")
+def _times(call: Callable[[int], object]) -> list[float]:
+    """Microseconds of at least ``_REPEATS`` calls; a short one is repeated for longer, to get past waking threads."""
+    times: list[float] = []
     begin = time.perf_counter()
-    repeat = 0
-    while repeat < _REPEATS or time.perf_counter() - begin < _MIN_SECONDS:
+    while len(times) < _REPEATS or time.perf_counter() - begin < _MIN_SECONDS:
         start = time.perf_counter_ns()
-        call(repeat)
-        best = min(best, time.perf_counter_ns() - start)
-        repeat += 1
-    return nbytes / best
+        call(len(times))
+        times.append((time.perf_counter_ns() - start) / 1e3)
+    return times
 
 
 class Ceilings:
-    """Bandwidths in GB/s (1e9 bytes a second), measured on first use and remembered.
+    """Bandwidths in GB/s (1e9 bytes a second), the best of a few calls, measured once for each size and remembered.
 
     They are measured on arrays of the size that a provider works on, so that a small table is compared with what the
-    caches give and a large one with memory. Needs the native library.
+    caches give and a large one with memory. All are those of ``threads`` threads: one object for one number of threads,
+    which the caller has set in torch. Needs the native library.
     """
 
     def __init__(self) -> None:
         _native.load()
-        self._stream: dict[int, float] = {}
-        self._gather: dict[tuple[int, int], float] = {}
+        self.threads = torch.get_num_threads()
+        self._copy: dict[int, list[float]] = {}
+        self._read: dict[int, list[float]] = {}
+        self._gather: dict[tuple[int, int], list[float]] = {}
+
+    def _streams(self, size: int) -> None:
+        if size not in self._copy:
+            source = memory.empty(size // 2, dtype=torch.uint8).fill_(1)
+            target = memory.empty(size // 2, dtype=torch.uint8).fill_(0)
+            self._copy[size] = _times(lambda _: torch.ops.recsparse.ceiling_copy_(target, source))
+            self._read[size] = _times(lambda _: torch.ops.recsparse.ceiling_read(source))
 
     def stream(self, nbytes: int) -> float:
         """The faster of copying (bytes read plus bytes written) and reading arrays of about ``nbytes``."""
         size = min(_MAX_STREAM, max(_MIN_STREAM, 1 << (nbytes - 1).bit_length()))
-        if size not in self._stream:
-            source = memory.empty(size // 2, dtype=torch.uint8).fill_(1)
-            target = memory.empty(size // 2, dtype=torch.uint8).fill_(0)
-            copy = _best_gbps(size, lambda _: torch.ops.recsparse.ceiling_copy_(target, source))
-            read = _best_gbps(size // 2, lambda _: torch.ops.recsparse.ceiling_read(source))
-            self._stream[size] = max(copy, read)
-        return self._stream[size]
+        self._streams(size)
+        return max(size / min(self._copy[size]), size / 2 / min(self._read[size])) / 1e3
 
     def gather(self, table_bytes: int, line: int) -> float:
         """Reading random aligned lines of ``line`` bytes (64, 128 or 256) from an array of ``table_bytes``."""
@@ -61,12 +68,12 @@ class Ceilings:
         if (lines, line) not in self._gather:
             table = memory.empty(lines * line, dtype=torch.uint8).fill_(1)
             source = torch.Generator().manual_seed(0)
-            ids = [torch.randint(lines, (_GATHERS,), generator=source) for _ in range(_REPEATS)]
+            # Together the id sets reach twice the last-level cache, so that a large array is never read from there.
+            sets = max(_REPEATS, 2 * machine.last_level_cache() // (_GATHERS * line) + 1)
+            ids = [torch.randint(lines, (_GATHERS,), generator=source) for _ in range(sets)]
             gather = torch.ops.recsparse.ceiling_gather
-            self._gather[lines, line] = _best_gbps(
-                _GATHERS * line, lambda repeat: gather(table, ids[repeat % _REPEATS], line)
-            )
-        return self._gather[lines, line]
+            self._gather[lines, line] = _times(lambda repeat: gather(table, ids[repeat % sets], line))
+        return _GATHERS * line / min(self._gather[lines, line]) / 1e3
 
     def microseconds(self, traffic: Traffic) -> float:
         """Time the traffic takes at the ceilings, gather and stream one after the other."""
@@ -76,3 +83,39 @@ class Ceilings:
         if traffic.stream:
             total += traffic.stream / self.stream(traffic.stream) / 1e3
         return total
+
+    def rows(self, quick: bool = False) -> list[dict[str, Any]]:
+        """Result rows of op ``ceiling``: copy, read and gathers of 64, 128 and 256 bytes, from memory and from the
+        last-level cache. ``quick`` leaves memory out: its arrays take seconds to fill."""
+        cache = machine.last_level_cache()
+        sizes = [("cache", 1 << ((cache // 2).bit_length() - 1))]
+        if not quick:
+            sizes.insert(0, ("memory", max(_MAX_STREAM, 1 << (8 * cache - 1).bit_length())))
+        rows = []
+        for level, size in sizes:
+            self.stream(size)
+            streamed = min(_MAX_STREAM, size)
+            measured = {"copy": (streamed, self._copy[streamed]), "read": (streamed // 2, self._read[streamed])}
+            for line in LINES:
+                self.gather(size, line)
+                measured[f"gather {line} B"] = (_GATHERS * line, self._gather[size // line, line])
+            rows += [self._row(name, level, size, *each) for name, each in measured.items()]
+        return rows
+
+    def _row(self, name: str, level: str, size: int, moved: int, times: list[float]) -> dict[str, Any]:
+        low, middle, high = percentiles(times)
+        shown = f"{level}, arrays of {size >> 20} MiB"
+        row = result_row(CEILING, {"bytes": size, "level": level}, shown, "bytes", name, self.threads)
+        return row | {
+            "backend": "cpu",
+            "p20_us": low,
+            "p50_us": middle,
+            "p80_us": high,
+            "calls": len(times),
+            "units_per_s": moved / min(times) * 1e6,
+            "bytes_model": moved,
+            "gbps": moved / min(times) / 1e3,
+            "resident": level,
+            "held_bytes": size,
+            "correct": True,
+        }

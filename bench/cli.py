@@ -3,59 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
+import torch
+
+from recsparse import arguments
+from recsparse.cli import Parser
 from recsparse.config import MAX_THREADS
 from recsparse.errors import UserError
 
-from . import machine, report
-from .inputs import parse_ids
-from .registry import OP_NAMES, Case, get_op, is_ours, override, providers_of
+from . import axes, compare, machine, report, rows
+from .ceilings import Ceilings
+from .registry import OP_NAMES, Case, Op, Provider, get_op, is_ours, providers_of
 from .run import Options, run_op
 
-KINDS = ("bits", "cols8", "full", "prefix")
 QUICK = Options(threads=1, rounds=6, budget_s=0.5)
+TIMING_S = 200.0  # of a whole run with default budgets
+SETUP_S = 8e-9  # for a slot of a table and a provider: filling, packing and checking, measured on a 2-core machine
+
+Plan = list[tuple[Op, list[Provider], list[Case]]]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
-
-
-def _count(text: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 2**40 or value != int(value):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1 such as 16384 or 8e6, got {text!r}")
-    return int(value)
-
-
-def _density(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number in (0, 1] such as 0.1, got {text!r}")
+def _threads(text: str) -> int:
+    value = arguments.count(text)
+    if value > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"at most {MAX_THREADS}, got {text}")
     return value
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
-    return value
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="recsparse bench",
         description="Time the ops against their peers, and look at results.",
         epilog="`recsparse bench scale --help` explains the run of one huge table.",
@@ -65,94 +46,159 @@ def _parser() -> _Parser:
     run = commands.add_parser(
         "run",
         help="time ops against their peers",
-        description="Times the ops against their peers, interleaved in one run. Without case flags the default cases "
-        "are run; a flag replaces that field in each of them. Wrong answers get no time.",
+        description="Times the ops against their peers, in turns in one run, after measuring what the machine can do. "
+        "Wrong answers get no time. docs/benchmarking.md says how to read the result.",
     )
-    run.add_argument("--op", default=",".join(OP_NAMES), metavar="NAME[,NAME]", help="default: %(default)s")
-    run.add_argument("--provider", metavar="P[,P]", help="only these (default: all that are installed)")
-    run.add_argument("--rows", type=_count, help="rows of the table, or number of values for select")
-    run.add_argument("--dim", type=_count, help="columns, at most 256")
-    run.add_argument("--density", type=_density, help="share of kept weights, in (0, 1]")
-    run.add_argument("--batch", type=_count, help="ids, samples or triples of a call")
-    run.add_argument("--ids", metavar="uniform|zipf:A", help="distribution of the ids")
-    run.add_argument("--dtype", choices=("float32",), help="value type")
-    run.add_argument("--kind", choices=KINDS, help="index kind of our table")
-    run.add_argument("--threads", type=_count, help="threads of all providers (default: all CPUs of the process)")
-    heat = run.add_mutually_exclusive_group()
-    heat.add_argument("--cold", action="store_true", help="rotate over many input sets (the default)")
-    heat.add_argument("--warm", action="store_true", help="reuse four input sets")
-    run.add_argument("--budget", type=_seconds, metavar="SECONDS", help="timing of a case, all providers (default: 40)")
-    run.add_argument("--quick", action="store_true", help="tiny cases and few rounds: a smoke test, not a measurement")
+    _add_choice(run)
     run.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
 
-    show = commands.add_parser("report", help="table and plot of a result file")
+    show = commands.add_parser("report", help="tables and plots of a result file")
     show.add_argument("file", type=Path)
-    show.add_argument("--plot", type=Path, metavar="PNG", help="where the bar plot goes (default: beside FILE)")
+    show.add_argument("--markdown", action="store_true", help="tables in Markdown")
+    show.add_argument(
+        "--plots",
+        type=Path,
+        metavar="FOLDER",
+        help="where roofline.png, speed.png and density.png go (default: "
+        "a folder beside FILE, named as FILE without its suffix)",
+    )
 
-    compare = commands.add_parser("compare", help="ratios of two result files, with changes beyond noise flagged")
-    compare.add_argument("before", type=Path)
-    compare.add_argument("after", type=Path)
+    both = commands.add_parser(
+        "compare",
+        help="ratios of two result files, or of a git commit and the working tree",
+        description="Ratios of the median times of two result files, changes beyond noise flagged. With --base: builds "
+        "that commit in a throw-away worktree, runs the chosen ops of it and of the working tree twice each, in turns, "
+        "and compares. Exit status 1 if one of our ops became slower beyond noise, or wrong.",
+    )
+    both.add_argument("before", type=Path, nargs="?")
+    both.add_argument("after", type=Path, nargs="?")
+    both.add_argument("--base", metavar="GITREF", help="compare the working tree with this commit")
+    _add_choice(both)
     return parser
 
 
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose what is run."""
+    parser.add_argument("--op", metavar="NAME[,NAME]", help=f"default: {','.join(OP_NAMES)}")
+    parser.add_argument("--provider", metavar="P[,P]", help="only these (default: all that are installed)")
+    parser.add_argument(
+        "--threads", type=arguments.listed(_threads), metavar="N[,N]", help="of all providers (default: all CPUs)"
+    )
+    parser.add_argument(
+        "--budget",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help=f"timing of a case, all providers (default: {TIMING_S:g} s shared by all cases, at most 40 each)",
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: a smoke test, no measurement")
+    axes.add(parser)
+
+
 def main(argv: list[str]) -> int:
-    """Entry of ``recsparse bench``: 0, or 1 if an answer of ours was wrong. Raises UserError on bad flags."""
-    args = _parser().parse_args(argv)
-    if args.command == "run":
-        return _run(args)
-    if args.command == "report":
-        return _report(args.file, args.plot)
-    print(report.compare(report.read(args.before), report.read(args.after)), end="")
-    return 0
+    """Entry of ``recsparse bench``: 0; 1 if an answer of ours was wrong, or `compare` found ours slower. Raises
+    UserError on bad flags."""
+    options = _parser().parse_args(argv)
+    if options.command == "run":
+        return _run(options)
+    if options.command == "report":
+        return _report(options)
+    return _compare(options, argv)
 
 
-def _run(args: argparse.Namespace) -> int:
-    if args.dim is not None and args.dim > 256:
-        raise UserError(f"--dim: got {args.dim}; a packed table has at most 256 columns")
-    if args.ids is not None:
-        parse_ids(args.ids)
-    if args.json is not None and args.json.is_dir():
-        raise UserError(f"--json: {args.json} is a folder; give a file")
-    if args.json is not None and not args.json.resolve().parent.is_dir():
-        raise UserError(f"--json: {args.json.parent} is not a folder; create it first")
-    if args.threads is not None and args.threads > MAX_THREADS:
-        raise UserError(f"--threads: got {args.threads}; give at most {MAX_THREADS}")
-    names = args.provider.split(",") if args.provider else None
-    plan = [(get_op(name), providers_of(name, names)) for name in args.op.split(",")]
-    for op, providers in plan:
+def plan(options: argparse.Namespace) -> Plan:
+    """Ops with their providers and cases. Raises UserError for names that do not exist and axes that do not apply."""
+    names = options.provider.split(",") if options.provider else None
+    ops = [get_op(name) for name in dict.fromkeys(options.op.split(",") if options.op else OP_NAMES)]
+    chosen = axes.given(options)
+    axes.check(ops, chosen)
+    found = [(op, providers_of(op.name, names), axes.cases(op, options.quick, chosen)) for op in ops]
+    if names is not None and options.op is None:
+        found = [part for part in found if part[1]]
+    for op, providers, _ in found:
         if not providers:
-            raise UserError(f"--provider: none of {args.provider} computes {op.name}; see `bench run --help`")
-    threads = args.threads or machine.cpus()
-    budget = args.budget or (QUICK.budget_s if args.quick else Options.budget_s)
-    options = Options(threads=threads, rounds=QUICK.rounds if args.quick else Options.rounds, budget_s=budget)
-
-    rows: list[report.Row] = []
-    for op, providers in plan:
-        cases: list[Case] = override(
-            op.cases(args.quick),
-            rows=args.rows,
-            dim=args.dim,
-            density=args.density,
-            batch=args.batch,
-            ids=args.ids,
-            dtype=args.dtype,
-            kind=args.kind,
-            cold=False if args.warm else True if args.cold else None,
-        )
-        done = run_op(op, cases, providers, options, lambda line: print(line, file=sys.stderr))
-        print(report.table(done))
-        rows += done
-    if args.json is not None:
-        report.write(rows, args.json)
-    return 1 if any(row["correct"] is False and is_ours(row["provider"]) for row in rows) else 0
+            raise UserError(f"--provider: none of {options.provider} computes {op.name}; see `bench run --help`")
+    return found
 
 
-def _report(path: Path, plot: Path | None) -> int:
-    rows = report.read(path)
-    print(report.table(rows))
-    target = plot or path.with_suffix(".png")
-    if report.plot(rows, target):
-        print(f"plot: {target}")
-    else:
-        print("no plot: matplotlib is not installed (`pip install recsparse[plot]`)")
+def seconds(chosen: Plan, budget_s: float) -> float:
+    """About how long a run takes at most: the timing of each case, and setting it up."""
+    return sum(budget_s + SETUP_S * case.slots * len(providers) for _, providers, cases in chosen for case in cases)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.json is not None and options.json.is_dir():
+        raise UserError(f"--json: {options.json} is a folder; give a file")
+    if options.json is not None and not options.json.resolve().parent.is_dir():
+        raise UserError(f"--json: {options.json.parent} is not a folder; create it first")
+    chosen = plan(options)
+    count = sum(len(cases) for _, _, cases in chosen)
+    thread_counts: Sequence[int] = options.threads or [machine.cpus()]
+    budget = options.budget
+    if budget is None:
+        budget = QUICK.budget_s if options.quick else min(Options.budget_s, TIMING_S / (count * len(thread_counts)))
+    most = len(thread_counts) * seconds(chosen, budget)
+    _say(f"{count * len(thread_counts)} cases, at most about {max(1, round(most / 60))} min")
+    # Peers bring OpenMP runtimes of their own, whose idle threads would spin for milliseconds on the cores that the
+    # next provider needs. torch's own, which is loaded and which ours uses too, has read this variable already.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+    done: list[rows.Row] = []
+    for threads in thread_counts:
+        torch.set_num_threads(threads)
+        settings = Options(threads=threads, rounds=QUICK.rounds if options.quick else Options.rounds, budget_s=budget)
+        ceilings = Ceilings()
+        _show(ceilings.rows(options.quick), done)
+        for op, providers, cases in chosen:
+            _show(run_op(op, cases, providers, settings, _say, ceilings), done)
+    if options.json is not None:
+        rows.write(done, options.json)
+    return 1 if any(row["correct"] is False and is_ours(row["provider"]) for row in done) else 0
+
+
+def _show(fresh: list[rows.Row], done: list[rows.Row]) -> None:
+    print(report.table(fresh), flush=True)
+    done += fresh
+
+
+def _report(options: argparse.Namespace) -> int:
+    found = rows.read(options.file)
+    print(report.table(found, markdown=options.markdown))
+    folder = options.plots or options.file.with_suffix("")
+    try:
+        from . import plots
+    except ImportError:
+        print("no plots: matplotlib is not installed (`pip install recsparse[plot]`)")
+        return 0
+    for path in plots.write(found, folder):
+        print(f"plot: {path}")
     return 0
+
+
+def _compare(options: argparse.Namespace, argv: list[str]) -> int:
+    if options.base is not None:
+        if options.before is not None:
+            raise UserError("compare: give --base or two files, not both")
+        plan(options)
+        from . import base
+
+        before, after = base.measure(options.base, _without_base(argv[1:]), _say)
+    else:
+        if options.after is None:
+            raise UserError("compare: give two files that `bench run --json` wrote, or --base GITREF")
+        extra: list[Any] = [options.op, options.provider, options.threads, options.budget, *axes.given(options)]
+        if options.quick or any(value is not None for value in extra):
+            raise UserError("compare: flags that choose what is run need --base GITREF")
+        before, after = rows.read(options.before), rows.read(options.after)
+    result = compare.compare(before, after)
+    print(result.text, end="")
+    return 1 if result.worse else 0
+
+
+def _without_base(argv: list[str]) -> list[str]:
+    """The flags of `bench run` in those of `bench compare --base`."""
+    place = next(number for number, token in enumerate(argv) if token == "--base" or token.startswith("--base="))
+    return argv[:place] + argv[place + (1 if "=" in argv[place] else 2) :]

@@ -18,6 +18,7 @@ from .registry import Case, Traffic
 
 ROWS_PER_CHUNK = 1 << 18
 SET_BYTES = 512 << 20
+MAX_SETS = 1 << 14
 LINE = 64
 FLOAT = 4
 
@@ -93,7 +94,7 @@ def count_sets(case: Case, providers: int, set_bytes: int, touched_bytes: int) -
     if not case.cold:
         return 4
     wanted = max(24 * providers, 2 * last_level_cache() // max(1, touched_bytes))
-    return max(24, min(wanted, SET_BYTES // max(1, set_bytes), 1536))
+    return max(24, min(wanted, SET_BYTES // max(1, set_bytes), MAX_SETS))
 
 
 def dense_line(dim: int) -> int:

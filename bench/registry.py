@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -114,7 +115,7 @@ class Op(Protocol):
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """Fields of the case that matter to the op."""
+        """Fields of the case that matter to the op: its axes on the command line. Others keep their defaults."""
 
     def cases(self, quick: bool) -> list[Case]: ...
 
@@ -191,7 +192,7 @@ def is_ours(name: str) -> bool:
     return name == OURS or name.startswith(OURS + "[")
 
 
-def override(cases: Sequence[Case], **fields: Any) -> list[Case]:
-    """Cases with the given fields replaced (None leaves a field alone), without duplicates, in order."""
-    given = {key: value for key, value in fields.items() if value is not None}
-    return list(dict.fromkeys(replace(case, **given) for case in cases))
+def override(cases: Sequence[Case], **fields: Sequence[Any]) -> list[Case]:
+    """Cases with the given fields replaced, each by all of its values in turn, without duplicates, in order."""
+    points = [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
+    return list(dict.fromkeys(replace(case, **point) for case in cases for point in points))

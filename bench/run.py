@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from . import machine, memory
 from .ceilings import Ceilings
 from .registry import Case, Op, Problem, Provider, Trial, is_ours
+from .rows import Row, result_row
 from .timing import interleave, percentiles
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,15 +30,21 @@ class _Entry:
 
 
 def run_op(
-    op: Op, cases: Sequence[Case], providers: Sequence[Provider], options: Options, say: Callable[[str], None]
+    op: Op,
+    cases: Sequence[Case],
+    providers: Sequence[Provider],
+    options: Options,
+    say: Callable[[str], None],
+    ceilings: Ceilings | None = None,
 ) -> list[Row]:
     """Result rows of all cases of one op; ``say`` gets one line of progress at a time."""
     torch.set_num_threads(options.threads)
     memory.keep_freed_memory()
+    ceilings = ceilings or Ceilings()
     rows: list[Row] = []
     for number, case in enumerate(cases, start=1):
         say(f"{op.name}: case {number} of {len(cases)}: {describe(op, case)}")
-        rows += run_case(op, case, providers, options, say)
+        rows += run_case(op, case, providers, options, say, ceilings)
         memory.release()
     return rows
 
@@ -51,23 +55,38 @@ def describe(op: Op, case: Case) -> str:
     return " ".join(str(fields[name]) if name == "cold" else f"{name}={fields[name]}" for name in op.shown)
 
 
+def resident(case: Case, n_sets: int, trial: Trial) -> str:
+    """Where a provider finds its data: in ``memory``; in the last-level ``cache``, if all that the input sets touch
+    fits in it, and then no roof of memory applies; or ``mixed``, if skewed ids find the popular rows in the cache."""
+    touched = min(trial.held_bytes, n_sets * trial.traffic.total // trial.steps)
+    if touched <= machine.last_level_cache():
+        return "cache"
+    return "memory" if case.ids == "uniform" else "mixed"
+
+
 def run_case(
-    op: Op, case: Case, providers: Sequence[Provider], options: Options, say: Callable[[str], None]
+    op: Op,
+    case: Case,
+    providers: Sequence[Provider],
+    options: Options,
+    say: Callable[[str], None],
+    ceilings: Ceilings | None = None,
 ) -> list[Row]:
     problem = op.problem(case, len(providers))
     entries = [_prepare(op, problem, provider, options, say) for provider in providers]
     timed = [entry for entry in entries if entry.trial is not None]
     trials = [entry.trial for entry in timed if entry.trial is not None]
-    ceilings = Ceilings()
+    ceilings = ceilings or Ceilings()
     roofs = [ceilings.microseconds(trial.traffic) for trial in trials]
     samples = interleave(trials, n_sets=problem.n_sets, rounds=options.rounds, budget_s=options.budget_s)
-    for entry, trial, roof_us, times in zip(timed, trials, roofs, samples, strict=True):
-        low, middle, high = (value / trial.steps for value in percentiles(times))
+    for entry, trial, roof_us, sample in zip(timed, trials, roofs, samples, strict=True):
+        low, middle, high = (value / trial.steps for value in percentiles(sample.times))
         entry.row |= {
             "p20_us": low,
             "p50_us": middle,
             "p80_us": high,
-            "calls": len(times),
+            "first_us": percentiles(sample.first)[1] / trial.steps if sample.first else None,
+            "calls": len(sample.times),
             "units_per_s": trial.units / trial.steps / middle * 1e6,
         }
         if trial.traffic.total:
@@ -77,12 +96,15 @@ def run_case(
                 "gbps": moved / middle / 1e3,
                 "ceiling_gbps": trial.traffic.total / roof_us / 1e3,
                 "pct_ceiling": 100 * roof_us / trial.steps / middle,
+                "resident": resident(case, problem.n_sets, trial),
             }
     return [entry.row for entry in entries]
 
 
 def _prepare(op: Op, problem: Problem, provider: Provider, options: Options, say: Callable[[str], None]) -> _Entry:
-    entry = _Entry(provider, _blank(op, problem.case, provider.name, options))
+    case = problem.case
+    row = result_row(op.name, case.asdict(), describe(op, case), op.unit, provider.name, options.threads)
+    entry = _Entry(provider, row)
     reason = provider.available()
     if reason is not None:
         say(f"  skipped {provider.name}: {reason}")
@@ -111,21 +133,3 @@ def _prepare(op: Op, problem: Problem, provider: Provider, options: Options, say
     entry.row["held_bytes"] = trial.held_bytes
     entry.trial = trial
     return entry
-
-
-def _blank(op: Op, case: Case, provider: str, options: Options) -> Row:
-    nothing = ("p20_us", "p50_us", "p80_us", "calls", "units_per_s", "bytes_model", "gbps", "ceiling_gbps")
-    return {
-        "op": op.name,
-        "case": case.asdict(),
-        "shown": describe(op, case),
-        "unit": op.unit,
-        "provider": provider,
-        "backend": None,
-        "threads": options.threads,
-        **dict.fromkeys((*nothing, "pct_ceiling", "peak_bytes", "held_bytes", "correct")),
-        "note": "",
-        "machine": machine.describe(),
-        "versions": machine.versions(),
-        "git": machine.git(),
-    }

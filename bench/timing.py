@@ -1,14 +1,32 @@
-"""Interleaved timing: every provider of a case is called in turn, so drift of a shared machine hits all alike."""
+"""Interleaved timing: the providers of a case take turns, so drift of a shared machine hits all alike.
+
+A turn is a short burst of calls, and only the calls after the first few count. The first calls after another provider
+pay for what that one left behind: its worker threads may still spin on a core, and its data have pushed this one's
+code, page tables and thread stacks out of the caches (docs/benchmarking.md has the figures). The input set changes
+with every call, so the table's lines stay as cold as the case says. What a first call costs is kept too.
+"""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from .registry import Trial
 
 MIN_CALLS = 3
+LEAD_IN = 3  # calls of a turn that do not count
+BURST = 5  # calls of a turn that count
+LONG_CALL_S = 0.01  # calls that take longer need no lead-in: what others left behind is a fraction of a millisecond
+
+
+@dataclass
+class Samples:
+    """Microseconds of the calls that count, and of the first call of each turn."""
+
+    times: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
 
 
 def interleave(
@@ -18,19 +36,20 @@ def interleave(
     rounds: int,
     budget_s: float,
     clock: Callable[[], int] = time.perf_counter_ns,
-) -> list[list[float]]:
-    """Time the trials round-robin and return, for each, the microseconds of its calls.
+) -> list[Samples]:
+    """Time the trials in turns and return the samples of each, at most about ``rounds`` calls.
 
     A provider goes through the ``n_sets`` input sets in order, each provider starting elsewhere, so that none finds in
-    the cache what another has just read. Each may spend an equal share of ``budget_s`` seconds, paced over
-    ``rounds``: a slow one sits out rounds instead of being timed in one stretch. All get at least ``MIN_CALLS`` calls.
+    the cache what another has just read. Each may spend an equal share of ``budget_s`` seconds, paced over the turns:
+    a slow one sits out turns instead of being timed in one stretch. All get at least ``MIN_CALLS`` calls.
     """
-    samples: list[list[float]] = [[] for _ in trials]
+    samples = [Samples() for _ in trials]
     spent = [0.0] * len(trials)
     allowed = [budget_s / max(1, len(trials))] * len(trials)
     following = [index * n_sets // max(1, len(trials)) for index in range(len(trials))]
+    short = [True] * len(trials)
 
-    def call(index: int) -> None:
+    def call(index: int) -> float:
         trial, number = trials[index], following[index] % n_sets
         following[index] += 1
         begin = clock()
@@ -39,25 +58,33 @@ def interleave(
         start = clock()
         trial.run(number)
         stop = clock()
-        samples[index].append((stop - start) / 1e3)
         spent[index] += (stop - begin) / 1e9
+        return (stop - start) / 1e3
+
+    def take_turn(index: int) -> None:
+        if short[index]:
+            samples[index].first.append(call(index))
+            for _ in range(LEAD_IN - 1):
+                call(index)
+        for _ in range(BURST if short[index] else 1):
+            samples[index].times.append(call(index))
 
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         for index in range(len(trials)):
-            call(index)
-            samples[index].clear()
+            short[index] = call(index) < LONG_CALL_S * 1e6
             allowed[index] = max(allowed[index], MIN_CALLS * spent[index])
             spent[index] = 0.0
-        for turn in range(rounds):
+        turns = -(-rounds // BURST)
+        for turn in range(turns):
             for index in range(len(trials)):
-                if spent[index] <= allowed[index] * turn / rounds:
-                    call(index)
-        while any(len(times) < MIN_CALLS for times in samples):
-            for index, times in enumerate(samples):
-                if len(times) < MIN_CALLS:
-                    call(index)
+                if spent[index] <= allowed[index] * turn / turns:
+                    take_turn(index)
+        while any(len(each.times) < MIN_CALLS for each in samples):
+            for index, each in enumerate(samples):
+                if len(each.times) < MIN_CALLS:
+                    take_turn(index)
     finally:
         if was_enabled:
             gc.enable()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from recsparse import ops
+from recsparse.arguments import count
 from recsparse.budget import TablePlan, plan_sparse
 from recsparse.cli import Parser
 from recsparse.config import MAX_THREADS, PolicyConfig
@@ -132,10 +133,10 @@ def _options(argv: list[str]) -> argparse.Namespace:
         description="Build one huge packed table, train it, update its mask once, check every invariant; "
         "prints peak memory and speed.",
     )
-    parser.add_argument("--rows", type=_count, default=10**8, help="rows, users and items together (default: 1e8)")
-    parser.add_argument("--dim", type=_count, default=64, help="columns (default: 64)")
+    parser.add_argument("--rows", type=count, default=10**8, help="rows, users and items together (default: 1e8)")
+    parser.add_argument("--dim", type=count, default=64, help="columns (default: 64)")
     parser.add_argument("--density", type=float, default=0.05, help="kept weights as a share of all (default: 0.05)")
-    parser.add_argument("--samples", type=_count, default=5 * 10**7, help="training triples (default: 5e7)")
+    parser.add_argument("--samples", type=count, default=5 * 10**7, help="training triples (default: 5e7)")
     parser.add_argument("--kind", choices=["auto", "bits", "cols8"], default="auto", help="index kind (default: auto)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all cores (default)")
@@ -154,14 +155,3 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if options.json and not Path(options.json).resolve().parent.is_dir():
         raise UserError(f"--json {options.json}: its folder does not exist")
     return options
-
-
-def _count(text: str) -> int:
-    """A whole number, also as 1e8."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 2**40 or value != int(value):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 2^40 such as 1e8, found {text}")
-    return int(value)

@@ -19,7 +19,8 @@ class LookupProblem:
     def __init__(self, case: Case, providers: int) -> None:
         self.case = case
         self.dense = inputs.masked_dense(case)
-        self.n_sets = inputs.count_sets(case, providers, case.batch * 8, case.batch * case.dim * 4)
+        # No provider can touch less than a line of values and one that says where they are.
+        self.n_sets = inputs.count_sets(case, providers, case.batch * 8, case.batch * 2 * inputs.LINE)
         source = inputs.generator(2)
         self.ids = [inputs.draw_ids(case.batch, case.rows, case.ids, source) for _ in range(self.n_sets)]
         self.out = memory.empty(case.batch, case.dim).fill_(0)

@@ -56,11 +56,11 @@ int64_t ceiling_gather(const at::Tensor& table, const at::Tensor& ids, int64_t l
   const auto* rows = table.const_data_ptr<uint8_t>();
   const auto* id = ids.const_data_ptr<int64_t>();
   const int64_t lines = table.numel() / line_bytes;
-  for (int64_t i = 0; i < ids.numel(); ++i) {
-    TORCH_CHECK_INDEX(id[i] >= 0 && id[i] < lines, "ids[", i, "] = ", id[i], " is outside [0, ", lines, ")");
-  }
   std::atomic<uint64_t> sum{0};
   at::parallel_for(0, ids.numel(), 1024, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      TORCH_CHECK_INDEX(id[i] >= 0 && id[i] < lines, "ids[", i, "] = ", id[i], " is outside [0, ", lines, ")");
+    }
     sum += cpu::ceiling_gather(rows, id + first, last - first, line_bytes);
   });
   return static_cast<int64_t>(sum.load());

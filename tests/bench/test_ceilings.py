@@ -49,6 +49,13 @@ def test_bad_arguments_are_refused() -> None:
         torch.ops.recsparse.ceiling_read(table[:100])
 
 
+def test_rows_of_the_cache_say_threads_and_sizes() -> None:
+    rows = Ceilings().rows(quick=True)
+    assert {row["case"]["level"] for row in rows} == {"cache"}
+    assert {row["threads"] for row in rows} == {torch.get_num_threads()}
+    assert all(row["op"] == "ceiling" and row["gbps"] > 0 and row["correct"] for row in rows)
+
+
 def test_time_at_the_ceiling_adds_gather_and_stream() -> None:
     ceilings = Ceilings()
     gather = Traffic(gather=1 << 20, line=128, table=1 << 20)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from recsparse.bench.registry import Traffic, Trial
-from recsparse.bench.timing import MIN_CALLS, interleave, percentiles
+from recsparse.bench.timing import BURST, LEAD_IN, MIN_CALLS, interleave, percentiles
 
 
 class FakeClock:
@@ -37,41 +37,59 @@ def test_providers_take_turns() -> None:
     clock = FakeClock()
     trials = [clock.trial(name, 10) for name in "ABC"]
     samples = interleave(trials, n_sets=24, rounds=30, budget_s=1.0, clock=clock)
-    assert [len(times) for times in samples] == [30, 30, 30]
-    assert all(times == [10.0] * 30 for times in samples)
-    assert [name for name, _ in clock.calls] == list("ABC") * 31
+    assert all(each.times == [10.0] * 30 for each in samples)
+    turns = [letter for _ in range(30 // BURST) for letter in "ABC"]
+    assert [name for name, _ in clock.calls[3:]] == [name for name in turns for _ in range(LEAD_IN + BURST)]
 
 
-def test_a_provider_goes_through_all_sets_and_no_two_share_one_in_a_round() -> None:
+def test_the_first_calls_of_a_turn_do_not_count() -> None:
+    clock = FakeClock()
+    disturbed, previous = 500, ""
+
+    def trial(name: str) -> Trial:
+        def run(number: int) -> None:
+            nonlocal previous
+            clock.now += (10 if previous == name else disturbed) * 1000
+            previous = name
+
+        return Trial(run, lambda number: None, Traffic(), 0, 1)
+
+    samples = interleave([trial("A"), trial("B")], n_sets=24, rounds=20, budget_s=1.0, clock=clock)
+    for each in samples:
+        assert set(each.times) == {10.0}
+        assert each.first == [float(disturbed)] * (20 // BURST)
+
+
+def test_a_provider_goes_through_all_sets_and_starts_where_no_other_does() -> None:
     clock = FakeClock()
     interleave([clock.trial(name, 1) for name in "ABC"], n_sets=24, rounds=24, budget_s=1.0, clock=clock)
     for name in "ABC":
         numbers = [number for label, number in clock.calls if label == name]
         assert set(numbers) == set(range(24))
         assert all(after == (before + 1) % 24 for before, after in itertools.pairwise(numbers))
-    rounds = [clock.calls[place : place + 3] for place in range(0, len(clock.calls), 3)]
-    assert all(len({number for _, number in turn}) == 3 for turn in rounds)
+    assert len({number for _, number in clock.calls[:3]}) == 3
 
 
 def test_a_slow_provider_sits_out_rounds_evenly_and_still_gets_its_minimum() -> None:
     clock = FakeClock()
     fast, slow = clock.trial("fast", 10), clock.trial("slow", 100_000)
-    samples = interleave([fast, slow], n_sets=24, rounds=100, budget_s=2.0, clock=clock)
-    assert len(samples[0]) == 100
-    assert MIN_CALLS <= len(samples[1]) <= 11
+    samples = interleave([fast, slow], n_sets=24, rounds=100, budget_s=1.0, clock=clock)
+    assert len(samples[0].times) == 100
+    assert MIN_CALLS <= len(samples[1].times) <= 6
+    assert not samples[1].first
     places = [place for place, (name, _) in enumerate(clock.calls) if name == "slow"][1:]
     gaps = [after - before for before, after in itertools.pairwise(places)]
-    assert max(gaps) - min(gaps) <= 2
+    assert max(gaps) - min(gaps) <= 2 * (LEAD_IN + BURST)
 
     crawl = interleave([clock.trial("crawl", 5_000_000)], n_sets=24, rounds=100, budget_s=0.1, clock=clock)
-    assert MIN_CALLS <= len(crawl[0]) <= MIN_CALLS + 1
+    assert MIN_CALLS <= len(crawl[0].times) <= MIN_CALLS + 1
 
 
 def test_preparation_is_not_timed_but_counts_against_the_budget() -> None:
     clock = FakeClock()
     samples = interleave([clock.trial("A", 10, before=90_000)], n_sets=3, rounds=100, budget_s=1.0, clock=clock)
-    assert set(samples[0]) == {10.0}
-    assert len(samples[0]) < 15
+    assert set(samples[0].times) == {10.0}
+    assert len(samples[0].times) < 15
     assert [name for name, _ in clock.calls[:2]] == ["A before", "A"]
     assert clock.calls[0][1] == clock.calls[1][1]
 
