@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("recsparse", "numpy", "fbgemm-gpu-cpu", "numba")
+_PACKAGES = ("recsparse", "numpy", "scipy", "fbgemm-gpu-cpu", "numba", "implicit")
 
 
 def _read(path: str) -> str | None:

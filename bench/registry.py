@@ -21,6 +21,8 @@ _PROVIDER_MODULES = (
     "dense_update",
     "fbgemm",
     "numba_csr",
+    "scipy_csr",
+    "implicit_bpr",
     "numpy_select",
     "numpy_sample",
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsparse.table import PackedTable
 
 from .. import inputs, memory
-from ..registry import Case, Trial, register_op
+from ..registry import Case, Traffic, Trial, register_op
 
 
 class LookupProblem:
@@ -34,6 +35,24 @@ class LookupProblem:
         """bool [rows, dim], for the providers that multiply by a mask."""
         mask = memory.empty(*self.dense.shape, dtype=torch.bool)
         return torch.ne(self.dense, 0, out=mask)
+
+    @cached_property
+    def csr(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row starts int64 [rows + 1], columns int32 [nnz] and values float32 [nnz]."""
+        starts = np.zeros(self.case.rows + 1, dtype=np.int64)
+        np.cumsum(self.mask.sum(dim=1).numpy(), out=starts[1:])
+        parts = self.mask.split(inputs.ROWS_PER_CHUNK)
+        columns = np.concatenate([part.nonzero()[:, 1].to(torch.int32).numpy() for part in parts])
+        return starts, columns, self.dense[self.mask].numpy()
+
+    @property
+    def csr_traffic(self) -> Traffic:
+        """Two row starts, then columns and values, each a run of bytes that begins anywhere in a line."""
+        starts, columns, values = self.csr
+        kept = inputs.FLOAT * len(values) / self.case.rows
+        lines = 1 + 2 * (1 + max(0.0, kept - inputs.FLOAT) / inputs.LINE)
+        held = starts.nbytes + columns.nbytes + values.nbytes
+        return Traffic(gather=round(self.case.batch * lines * inputs.LINE), table=held, stream=self.result_bytes)
 
     @property
     def result_bytes(self) -> int:

@@ -1,13 +1,14 @@
-"""Lookup in a CSR table with one thread per row, compiled by numba: how pruned tables are usually served."""
+"""Lookup in a CSR table with one thread per row, compiled by numba: how pruned tables are usually served.
+
+A row is located by two row starts; its output is cleared and its kept weights are scattered into it. This is the kernel
+that published pruned-embedding code uses on CPU and GPU, written anew.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 
-from .. import inputs, memory
+from .. import memory
 from ..ops.lookup import LookupProblem
 from ..registry import Trial, needs, provider
 
@@ -23,12 +24,7 @@ def csr(problem: LookupProblem) -> Trial:
             for place in range(starts[ids[row]], starts[ids[row] + 1]):
                 out[row, columns[place]] = values[place]
 
-    case = problem.case
-    mask = problem.mask
-    starts = np.zeros(case.rows + 1, dtype=np.int64)
-    np.cumsum(mask.sum(dim=1).numpy(), out=starts[1:])
-    columns = np.concatenate([part.nonzero()[:, 1].to(torch.int32).numpy() for part in mask.split(1 << 18)])
-    values = problem.dense[mask].numpy()
+    starts, columns, values = problem.csr
     ids, out = problem.ids, problem.out
     array = out.numpy()
     numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))
@@ -37,15 +33,5 @@ def csr(problem: LookupProblem) -> Trial:
         gather(starts, columns, values, ids[number].numpy(), array)
         return out
 
-    # Two row starts, then columns and values, each a run of bytes that begins anywhere in a line.
-    kept = 4 * len(values) / case.rows
-    lines = 1 + 2 * (1 + max(0.0, kept - 4) / inputs.LINE)
-    held = starts.nbytes + columns.nbytes + values.nbytes
-    traffic = replace(
-        inputs.dense_gather(0, case),
-        gather=round(case.batch * lines * 64),
-        line=64,
-        table=held,
-        stream=problem.result_bytes,
-    )
-    return Trial(run, run, traffic, held + memory.nbytes(out), case.batch, note="one thread per row; out=")
+    held = starts.nbytes + columns.nbytes + values.nbytes + memory.nbytes(out)
+    return Trial(run, run, problem.csr_traffic, held, problem.case.batch, note="one thread per row; out=")

@@ -76,6 +76,7 @@ DAMAGE: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("bpr_step", "torch.SparseAdam", lambda answer: (answer[0], flip(answer[1]), *answer[2:])),
     ("bpr_step", "torch.SparseAdam", lambda answer: (*answer[:3], False)),
     ("bpr_step", "torch.SparseAdam", lambda answer: (*answer[:2], True, True)),
+    ("bpr_step", "implicit.bpr", lambda answer: replace(answer, after=answer.before)),
     ("select", "torch.topk", lambda answer: (answer[0] * (1 + 1e-6), None)),
     ("select", "torch.topk", lambda answer: (answer[0], 2)),
     ("prune_regrow", "torch.topk", lambda answer: replace(answer, w=flip(answer.w))),
@@ -94,6 +95,8 @@ def test_wrong_answers_are_refused(op: str, name: str, damage: Callable[[Any], A
     bench = get_op(op)
     problem = bench.problem(bench.cases(quick=True)[0], 1)
     (peer,) = providers_of(op, [name])
+    if peer.available() is not None:
+        pytest.skip(str(peer.available()))
     trial = peer.prepare(problem)
     assert bench.check(problem, trial) is None
     right = trial.answer
