@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstddef>
 
 #include "cpu/barrier.h"
@@ -58,14 +57,6 @@ Workspace carve(const BprStepArgs& args, int threads) {
   return work;
 }
 
-AdamStep adam_step(const AdamOptions& options, int64_t t) {
-  const double correction1 = 1 - std::pow(options.beta1, static_cast<double>(t));
-  const double correction2 = 1 - std::pow(options.beta2, static_cast<double>(t));
-  return AdamStep{static_cast<float>(1 - options.beta1), static_cast<float>(1 - options.beta2),
-                  static_cast<float>(options.lr * std::sqrt(correction2) / correction1),
-                  static_cast<float>(options.eps)};
-}
-
 }  // namespace
 
 int64_t bpr_step_workspace_bytes(const BprStepArgs& args, int threads) { return carve(args, threads).bytes; }
@@ -107,8 +98,8 @@ void bpr_step(const BprStepArgs& args, int threads) {
     batch.pos = args.pos + begin;
     batch.neg = args.neg + begin;
     batch.count = args.count - begin < args.batch_size ? args.count - begin : args.batch_size;
-    batch.step = adam_step(args.adam, args.adam.step + b + 1);
-    batch.rounding = rounding_step(args.seed, args.adam.step + b + 1);
+    batch.step = adam_step(args.adam, args.step + b + 1, true);
+    batch.rounding = rounding_step(args.seed, args.step + b + 1);
     batch.inverse_count = 1.0f / static_cast<float>(batch.count);
     batch.far = far;
     batch.records = work.records;

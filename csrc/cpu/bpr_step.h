@@ -19,14 +19,9 @@
 #include "core/half.h"
 #include "core/rounding.h"
 #include "core/row_layout.h"
-#include "core/update.h"
+#include "cpu/optimizer.h"
 
 namespace recsparse {
-
-struct AdamOptions {
-  double lr, beta1, beta2, eps;
-  int64_t step;  // mini-batches done before this call
-};
 
 struct BprStepArgs {
   TableView table;
@@ -41,7 +36,8 @@ struct BprStepArgs {
   int64_t capacity;    // length of values
   int64_t item_offset;
   float l2;
-  AdamOptions adam;
+  OptimizerOptions adam;
+  int64_t step;   // mini-batches done before this call
   uint64_t seed;  // of the stochastic rounding
   float* loss;    // [ceil(count / batch_size)], the softplus part
   void* workspace;

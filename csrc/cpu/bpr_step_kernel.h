@@ -186,12 +186,12 @@ RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occur
     const BprRecord* record = batch.record(batch.keys[o] & occurrence);
     gradient = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), gradient);
   }
-  F16 weight = load_values(w, n, far), moment1 = load_values(m, n, far), moment2 = load_values(v, n, far);
+  F16 weight = load_values(w, n, far), moments[2] = {load_values(m, n, far), load_values(v, n, far)};
   gradient = fma(weight, decay, gradient);
-  adam_update(batch.step, gradient, weight, moment1, moment2);
+  update(batch.step, gradient, weight, moments);
   store_weights(w, weight, n, far, rounding, c);
-  store_values(m, moment1, n, far);
-  store_values(v, moment2, n, far);
+  store_values(m, moments[0], n, far);
+  store_values(v, moments[1], n, far);
 }
 
 template <class T>

@@ -38,7 +38,8 @@ at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& moments, const at::Tenso
   args.capacity = values.numel();
   args.item_offset = item_offset;
   args.l2 = static_cast<float>(l2);
-  args.adam = AdamOptions{lr, beta1, beta2, eps, step};
+  args.adam = OptimizerOptions{Optimizer::adam, lr, beta1, beta2, eps, 0};
+  args.step = step;
   args.seed = static_cast<uint64_t>(seed);
   args.loss = loss.mutable_data_ptr<float>();
   args.workspace = nullptr;

@@ -7,6 +7,7 @@ from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.convert_index import convert_index, fits
 from recsparse.ops.lookup import lookup
 from recsparse.ops.lookup_bag import lookup_bag
+from recsparse.ops.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 from recsparse.ops.pack import pack, unpack
 from recsparse.ops.prune_regrow import prune_regrow_
 from recsparse.ops.sample import sample, sample_synthetic
@@ -14,6 +15,8 @@ from recsparse.ops.select import Selection, select
 
 __all__ = [
     "Selection",
+    "adagrad_",
+    "adam_",
     "bpr_grow_scores",
     "bpr_step_",
     "convert_index",
@@ -22,8 +25,10 @@ __all__ = [
     "lookup_bag",
     "pack",
     "prune_regrow_",
+    "rowwise_adagrad_",
     "sample",
     "sample_synthetic",
     "select",
+    "sgd_",
     "unpack",
 ]

@@ -1,0 +1,54 @@
+#include "cpu/optimizer_step.h"
+
+#include <algorithm>
+
+#include "cpu/dispatch.h"
+#include "cpu/parallel.h"
+#include "cpu/prefetch.h"
+#include "cpu/row_sort.h"
+
+namespace recsparse {
+
+namespace portable {
+extern const OptimizerStepKernel optimizer_step_kernel;
+}
+namespace avx512 {
+extern const OptimizerStepKernel optimizer_step_kernel;
+}
+
+constexpr int64_t kIdGrain = 256;        // keys
+constexpr int64_t kSlotGrain = 1 << 15;  // slots of the table
+
+void optimizer_step(const OptimizerStepArgs& args, int threads) {
+  const OptimizerStepKernel& kernel =
+      cpu_isa() == CpuIsa::avx512 ? avx512::optimizer_step_kernel : portable::optimizer_step_kernel;
+  const Layout& layout = args.table.layout;
+  const int shift = bits_for(static_cast<uint64_t>(args.count));
+  const uint64_t* keys = nullptr;
+  if (args.form == GradientForm::rows) {
+    for (int64_t i = 0; i < args.count; ++i) {
+      args.workspace[i] = static_cast<uint64_t>(args.ids[i]) << shift | static_cast<uint64_t>(i);
+    }
+    keys = radix_sort(args.workspace, args.workspace + args.count, args.count, shift,
+                      bits_for(static_cast<uint64_t>(layout.rows)));
+    // Without weight decay a gradient of 0 changes nothing but Adam's moments.
+    if (args.lazy || (args.options.kind != Optimizer::adam && args.options.weight_decay == 0)) {
+      const int64_t weight_bytes = 4 + 4 * state_per_weight(args.options.kind);
+      const bool far = is_far(weight_bytes * args.capacity + 8 * index_words(layout));
+      parallel_for(args.count, kIdGrain, threads, [&](int64_t begin, int64_t end) {
+        begin = row_boundary(keys, args.count, shift, begin);
+        end = row_boundary(keys, args.count, shift, end);
+        if (begin < end) kernel.lazy(args, keys, shift, far, begin, end);
+      });
+      return;
+    }
+  }
+  const int64_t grain = std::max<int64_t>(1, kSlotGrain / layout.dim);
+  parallel_for(layout.rows, grain, threads, [&](int64_t begin, int64_t end) {
+    const uint64_t* first = keys;
+    if (keys) first = std::lower_bound(keys, keys + args.count, static_cast<uint64_t>(begin) << shift);
+    kernel.full(args, first, keys + args.count, shift, begin, end);
+  });
+}
+
+}  // namespace recsparse

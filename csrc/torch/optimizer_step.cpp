@@ -1,0 +1,140 @@
+#include "cpu/optimizer_step.h"
+
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <optional>
+
+#include "cpu/bpr_step.h"
+#include "cpu/row_sort.h"
+#include "torch/optimizer_args.h"
+#include "torch/triples.h"
+
+namespace recsparse {
+namespace {
+
+// The tensors of a call and where its gradient is.
+struct Call {
+  const char* op;
+  at::Tensor& values;
+  at::Tensor* state;  // null for SGD
+  const char* state_name;
+  at::Tensor& step;
+  const at::Tensor& index;
+  const at::Tensor& cols;
+  const at::Tensor& grad;
+  const std::optional<at::Tensor>& ids;
+  int64_t kind, rows, dim;
+};
+
+void check_gradient(const Call& call, OptimizerStepArgs& args) {
+  const char* op = call.op;
+  check_tensor(call.grad, op, "grad", at::kFloat);
+  args.grad = call.grad.const_data_ptr<float>();
+  args.ids = nullptr;
+  args.count = 0;
+  const at::IntArrayRef shape = call.grad.sizes();
+  if (call.ids) {
+    check_vector(*call.ids, op, "ids", at::kLong);
+    args.form = GradientForm::rows;
+    args.ids = call.ids->const_data_ptr<int64_t>();
+    args.count = call.ids->numel();
+    TORCH_CHECK_VALUE(shape.size() == 2 && shape[0] == args.count && shape[1] == call.dim, op, ": grad has shape ",
+                      shape, ", expected [", args.count, ", ", call.dim, "], a row for each of ids");
+    TORCH_CHECK_VALUE(args.count < 1ll << 31 && bits_for(call.rows) + bits_for(args.count) <= 64, op, ": ", args.count,
+                      " ids are too many for a table of ", call.rows, " rows");
+    check_ids(op, "ids", *call.ids, call.rows);
+  } else if (shape.size() == 2) {
+    args.form = GradientForm::dense;
+    TORCH_CHECK_VALUE(shape[0] == call.rows && shape[1] == call.dim, op, ": grad has shape ", shape, ", expected [",
+                      call.rows, ", ", call.dim, "], a dense gradient; or give ids");
+  } else {
+    args.form = GradientForm::packed;
+    TORCH_CHECK_VALUE(shape.size() == 1 && shape[0] == args.capacity, op, ": grad has shape ", shape, ", expected [",
+                      args.capacity, "], the order of values");
+  }
+}
+
+void run(const Call& call, const OptimizerOptions& options, bool lazy) {
+  check_vector(call.values, call.op, "values", at::kFloat);
+  OptimizerStepArgs args;
+  args.table = check_table(call.op, call.index, call.cols, call.values, call.kind, call.rows, call.dim);
+  args.values = call.values.mutable_data_ptr<float>();
+  args.capacity = call.values.numel();
+  args.state = nullptr;
+  if (call.state) {
+    check_state(call.op, call.state_name, *call.state, options.kind, args.capacity, call.rows);
+    args.state = call.state->mutable_data_ptr<float>();
+  }
+  check_options(call.op, options);
+  check_step(call.op, call.step);
+  check_gradient(call, args);
+  args.options = options;
+  args.lazy = lazy;
+  int64_t* step = call.step.mutable_data_ptr<int64_t>();
+  args.step = *step + 1;
+  at::Tensor workspace = at::empty({2 * args.count}, call.index.options());
+  args.workspace = reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>());
+  optimizer_step(args, op_threads());
+  ++*step;
+  mark_written(call.values);
+  mark_written(call.step);
+  if (call.state) mark_written(*call.state);
+}
+
+void adam_cpu(at::Tensor& values, at::Tensor& moments, at::Tensor& step, const at::Tensor& index,
+              const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind,
+              int64_t rows, int64_t dim, double lr, double beta1, double beta2, double eps, double weight_decay,
+              bool lazy) {
+  run({"adam_", values, &moments, "moments", step, index, cols, grad, ids, kind, rows, dim},
+      {Optimizer::adam, lr, beta1, beta2, eps, weight_decay}, lazy);
+}
+
+void adagrad_cpu(at::Tensor& values, at::Tensor& sums, at::Tensor& step, const at::Tensor& index,
+                 const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind,
+                 int64_t rows, int64_t dim, double lr, double eps, double weight_decay, bool lazy) {
+  run({"adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim},
+      {Optimizer::adagrad, lr, 0, 0, eps, weight_decay}, lazy);
+}
+
+void rowwise_adagrad_cpu(at::Tensor& values, at::Tensor& sums, at::Tensor& step, const at::Tensor& index,
+                         const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids,
+                         int64_t kind, int64_t rows, int64_t dim, double lr, double eps, double weight_decay,
+                         bool lazy) {
+  run({"rowwise_adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim},
+      {Optimizer::rowwise_adagrad, lr, 0, 0, eps, weight_decay}, lazy);
+}
+
+void sgd_cpu(at::Tensor& values, at::Tensor& step, const at::Tensor& index, const at::Tensor& cols,
+             const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind, int64_t rows, int64_t dim,
+             double lr, double weight_decay, bool lazy) {
+  run({"sgd_", values, nullptr, "", step, index, cols, grad, ids, kind, rows, dim},
+      {Optimizer::sgd, lr, 0, 0, 0, weight_decay}, lazy);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(recsparse, m) {
+  m.def(
+      "adam_(Tensor(a!) values, Tensor(b!) moments, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, Tensor? "
+      "ids, int kind, int rows, int dim, float lr, float beta1, float beta2, float eps, float weight_decay, bool lazy) "
+      "-> ()");
+  m.def(
+      "adagrad_(Tensor(a!) values, Tensor(b!) sums, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, Tensor? "
+      "ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy) -> ()");
+  m.def(
+      "rowwise_adagrad_(Tensor(a!) values, Tensor(b!) sums, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, "
+      "Tensor? ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy) -> ()");
+  m.def(
+      "sgd_(Tensor(a!) values, Tensor(b!) step, Tensor index, Tensor cols, Tensor grad, Tensor? ids, int kind, int "
+      "rows, int dim, float lr, float weight_decay, bool lazy) -> ()");
+}
+
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
+  m.impl("adam_", adam_cpu);
+  m.impl("adagrad_", adagrad_cpu);
+  m.impl("rowwise_adagrad_", rowwise_adagrad_cpu);
+  m.impl("sgd_", sgd_cpu);
+}
+
+}  // namespace recsparse
