@@ -27,6 +27,12 @@ constexpr int kValueTypes = 3;
 
 RS_INLINE constexpr int value_bytes(ValueType type) { return type == ValueType::float32 ? 4 : 2; }
 
+// Without their sign bit the bits of a value order magnitudes; larger ones than those of infinity are NaN.
+RS_INLINE constexpr uint32_t infinity_key(ValueType type) {
+  return type == ValueType::float16 ? 0x7c00u : type == ValueType::bfloat16 ? 0x7f80u : kInfinityKey;
+}
+constexpr uint32_t kMagnitudeMask16 = 0x7fffu;
+
 // What a kernel computes in when values are stored as T.
 template <class T>
 struct Arithmetic {

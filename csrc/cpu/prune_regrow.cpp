@@ -27,10 +27,10 @@
 namespace recsparse {
 
 namespace portable {
-extern const PruneRegrowKernel prune_regrow_kernel;
+extern const PruneRegrowKernel prune_regrow_kernels[2];  // for values of 4 and of 2 bytes
 }
 namespace avx512 {
-extern const PruneRegrowKernel prune_regrow_kernel;
+extern const PruneRegrowKernel prune_regrow_kernels[2];  // for values of 4 and of 2 bytes
 }
 
 namespace {
@@ -43,8 +43,21 @@ constexpr int64_t kGroupPercent = 4;
 constexpr int64_t kGrain = 4096;  // candidates
 constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
 
-const PruneRegrowKernel& kernel() {
-  return cpu_isa() == CpuIsa::avx512 ? avx512::prune_regrow_kernel : portable::prune_regrow_kernel;
+const PruneRegrowKernel& kernel(const PruneRegrowArgs& args) {
+  const PruneRegrowKernel* kernels =
+      cpu_isa() == CpuIsa::avx512 ? avx512::prune_regrow_kernels : portable::prune_regrow_kernels;
+  return kernels[args.value_type == ValueType::float32 ? 0 : 1];
+}
+
+// Candidates are few: no vectors needed.
+void count_scores(const uint32_t* keys, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal) {
+  int64_t more = 0, same = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    more += keys[i] > threshold;
+    same += keys[i] == threshold;
+  }
+  *above = more;
+  *equal = same;
 }
 
 TableView view(const PruneRegrowArgs& args) { return TableView{args.layout, args.index, args.cols}; }
@@ -127,10 +140,8 @@ std::vector<Slab> plan(const PruneRegrowArgs& args, int64_t nnz, Choice keep, Ch
       // Counts above the threshold wait in `ties` until the ties before the slab are known.
       slab.keep = {keep.threshold, 0};
       slab.grow = {grow.threshold, 0};
-      kernel().count(reinterpret_cast<const uint32_t*>(args.values) + slab.old_start, slab.old_count, kMagnitudeMask,
-                     keep.threshold, &slab.keep.ties, &equal[i]);
-      kernel().count(score_keys + slab.first_candidate, slab.candidates, ~0u, grow.threshold, &slab.grow.ties,
-                     &grow_equal[i]);
+      kernel(args).count(args.values, slab.old_start, slab.old_count, keep.threshold, &slab.keep.ties, &equal[i]);
+      count_scores(score_keys + slab.first_candidate, slab.candidates, grow.threshold, &slab.grow.ties, &grow_equal[i]);
     }
   });
   int64_t start = 0, ties_before = 0, grow_ties_before = 0;
@@ -162,7 +173,8 @@ class Scratch {
     const bool moments = args.moments != nullptr, cols = args.layout.kind == IndexKind::cols8;
     bits_.reset(new uint64_t[words(old_count) * 3 + words(new_count) * 3]);
     grown_.reset(new int64_t[candidates + 1]);
-    floats_.reset(new float[survivors * (moments ? 3 : 1)]);
+    values_.reset(new char[survivors * value_bytes(args.value_type)]);
+    moments_.reset(new float[moments ? 2 * survivors : 0]);
     cols_.reset(new uint8_t[cols ? survivors : 0]);
     pointers.keep = bits_.get();
     pointers.keep_twice = pointers.keep + words(old_count);
@@ -170,8 +182,8 @@ class Scratch {
     pointers.survivor_twice = pointers.survivor + words(new_count);
     pointers.grown = grown_.get();
     pointers.grown_count = 0;
-    pointers.values = floats_.get();
-    pointers.moments = pointers.values + survivors;
+    pointers.values = values_.get();
+    pointers.moments = moments_.get();
     pointers.cols = cols_.get();
   }
 
@@ -183,7 +195,8 @@ class Scratch {
 
   std::unique_ptr<uint64_t[]> bits_;
   std::unique_ptr<int64_t[]> grown_;
-  std::unique_ptr<float[]> floats_;
+  std::unique_ptr<char[]> values_;
+  std::unique_ptr<float[]> moments_;
   std::unique_ptr<uint8_t[]> cols_;
 };
 
@@ -203,11 +216,11 @@ void rebuild(const PruneRegrowArgs& args, const std::vector<Slab>& slabs, const 
     const int64_t size = std::min(group, count - first);
     parallel_for(size, 1, threads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
-        kernel().read(args, score_keys, slabs[order[first + i]], &scratch[i]->pointers);
+        kernel(args).read(args, score_keys, slabs[order[first + i]], &scratch[i]->pointers);
       }
     });
     parallel_for(size, 1, threads, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) kernel().write(args, slabs[order[first + i]], scratch[i]->pointers);
+      for (int64_t i = begin; i < end; ++i) kernel(args).write(args, slabs[order[first + i]], scratch[i]->pointers);
     });
   }
 }
@@ -242,7 +255,7 @@ PruneRegrowResult prune_regrow(const PruneRegrowArgs& args, int threads) {
   if (new_nnz > args.capacity) return fail(PruneRegrowStatus::no_capacity, -1, new_nnz);
   Choice keep{0, kAll}, grow{std::numeric_limits<uint32_t>::max(), 0};
   if (dropped > 0) {
-    const MagnitudeSelection found = select_magnitude(args.values, nnz, nnz - dropped, threads);
+    const MagnitudeSelection found = select_magnitude(args.value_type, args.values, nnz, nnz - dropped, threads);
     if (found.nan.count) return fail(PruneRegrowStatus::weight_nan, found.nan.first, found.nan.count);
     keep = {found.threshold, found.ties};
   }
@@ -253,7 +266,8 @@ PruneRegrowResult prune_regrow(const PruneRegrowArgs& args, int threads) {
   if (dropped > 0 || grown > 0) {
     rebuild(args, plan(args, nnz, keep, grow, score_keys.data(), threads), score_keys.data(), threads);
   }
-  clear(args.values, new_nnz, args.capacity, threads);
+  const int64_t bytes = value_bytes(args.value_type);
+  clear(static_cast<char*>(args.values), bytes * new_nnz, bytes * args.capacity, threads);
   if (args.moments) clear(args.moments, 2 * new_nnz, 2 * args.capacity, threads);
   if (args.layout.kind == IndexKind::cols8) clear(args.cols, new_nnz, args.capacity, threads);
   result.dropped = dropped;

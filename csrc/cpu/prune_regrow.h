@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "core/half.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
@@ -10,8 +11,9 @@ namespace recsparse {
 struct PruneRegrowArgs {
   Layout layout;  // kind bits or cols8
   uint64_t* index;
-  uint8_t* cols;   // [capacity] for cols8
-  float* values;   // [capacity]
+  uint8_t* cols;  // [capacity] for cols8
+  ValueType value_type;
+  void* values;    // [capacity]
   float* moments;  // [2 * capacity] or null: m and v of a row are adjacent, at twice the start of its values
   int64_t capacity;
   const int64_t* keys;  // [candidates] row * dim + column, ascending, of slots that are not kept
@@ -66,15 +68,15 @@ struct SlabScratch {
   uint64_t* survivor_twice;  // the same in the order of the moments
   int64_t* grown;            // chosen keys, then INT64_MAX
   int64_t grown_count;
-  float* values;  // survivors only, packed
+  void* values;  // survivors only, packed
   float* moments;
   uint8_t* cols;
 };
 
-// One variant for an instruction set.
+// One variant for an instruction set and a size of values: weights are only ever compared by their bits and moved.
 struct PruneRegrowKernel {
-  // Keys bits[i] & mask above and equal to the threshold.
-  void (*count)(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t threshold, int64_t* above, int64_t* equal);
+  // Magnitudes above and equal to the threshold among `size` values of a table from `first` on.
+  void (*count)(const void* values, int64_t first, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal);
   // Copies what stays of a slab to `scratch` and writes the slab's new index, which does not move.
   void (*read)(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch);
   // Writes the slab's new values, moments and columns.

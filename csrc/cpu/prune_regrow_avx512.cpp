@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "core/float_order.h"
+#include "core/half.h"
 #include "cpu/prune_regrow.h"
 
 #define RS_ISA avx512
@@ -25,13 +25,12 @@ RS_INLINE __mmask16 bits16(const uint64_t* stream, int64_t i) {
   return bits;
 }
 
-static void count_keys(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t threshold, int64_t* above,
-                       int64_t* equal) {
-  const __m512i masks = _mm512_set1_epi32(static_cast<int>(mask)), at = _mm512_set1_epi32(static_cast<int>(threshold));
+static void count_keys(const float* values, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal) {
+  const __m512i masks = _mm512_set1_epi32(kMagnitudeMask), at = _mm512_set1_epi32(static_cast<int>(threshold));
   int64_t sum_above = 0, sum_equal = 0;
   for (int64_t i = 0; i < size; i += 16) {
     const __mmask16 lanes = static_cast<__mmask16>(lanes_at(i, size, 16));
-    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes, bits + i), masks);
+    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes, values + i), masks);
     sum_above += __builtin_popcount(_mm512_mask_cmpgt_epu32_mask(lanes, key, at));
     sum_equal += __builtin_popcount(_mm512_mask_cmpeq_epu32_mask(lanes, key, at));
   }
@@ -39,22 +38,56 @@ static void count_keys(const uint32_t* bits, int64_t size, uint32_t mask, uint32
   *equal = sum_equal;
 }
 
+static void count_keys(const uint16_t* values, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal) {
+  const __m512i masks = _mm512_set1_epi16(kMagnitudeMask16), at = _mm512_set1_epi16(static_cast<short>(threshold));
+  int64_t sum_above = 0, sum_equal = 0;
+  for (int64_t i = 0; i < size; i += 32) {
+    const __mmask32 lanes = static_cast<__mmask32>(lanes_at(i, size, 32));
+    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi16(lanes, values + i), masks);
+    sum_above += __builtin_popcount(_mm512_mask_cmpgt_epu16_mask(lanes, key, at));
+    sum_equal += __builtin_popcount(_mm512_mask_cmpeq_epu16_mask(lanes, key, at));
+  }
+  *above = sum_above;
+  *equal = sum_equal;
+}
+
+// Adds the first `*ties` of the lanes `equal` to those that are above the threshold, and takes them off.
+RS_INLINE uint32_t add_ties(uint32_t above, uint32_t equal, int64_t* ties) {
+  if (!equal) return above;
+  const int count = __builtin_popcount(equal);
+  above |= *ties >= count ? equal : _pdep_u32((1u << *ties) - 1, equal);
+  *ties -= *ties < count ? *ties : count;
+  return above;
+}
+
 static void keep_bits(const float* values, int64_t n, Choice keep, uint64_t* stream) {
-  const __m512i magnitude = _mm512_set1_epi32(static_cast<int>(kMagnitudeMask)),
-                at = _mm512_set1_epi32(static_cast<int>(keep.threshold));
+  const __m512i masks = _mm512_set1_epi32(kMagnitudeMask), at = _mm512_set1_epi32(static_cast<int>(keep.threshold));
   int64_t ties = keep.ties;
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 lanes = static_cast<__mmask16>(lanes_at(i, n, 16));
-    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes, values + i), magnitude);
-    uint16_t bits = _mm512_mask_cmpgt_epu32_mask(lanes, key, at);
-    const uint32_t equal = _mm512_mask_cmpeq_epu32_mask(lanes, key, at);
-    if (equal) {
-      const int count = __builtin_popcount(equal);
-      bits |= static_cast<uint16_t>(ties >= count ? equal : _pdep_u32((1u << ties) - 1, equal));
-      ties -= ties < count ? ties : count;
-    }
+    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi32(lanes, values + i), masks);
+    const uint16_t bits = static_cast<uint16_t>(
+        add_ties(_mm512_mask_cmpgt_epu32_mask(lanes, key, at), _mm512_mask_cmpeq_epu32_mask(lanes, key, at), &ties));
     std::memcpy(reinterpret_cast<char*>(stream) + (i >> 3), &bits, 2);
   }
+}
+
+static void keep_bits(const uint16_t* values, int64_t n, Choice keep, uint64_t* stream) {
+  const __m512i masks = _mm512_set1_epi16(kMagnitudeMask16), at = _mm512_set1_epi16(static_cast<short>(keep.threshold));
+  int64_t ties = keep.ties;
+  for (int64_t i = 0; i < n; i += 32) {
+    const __mmask32 lanes = static_cast<__mmask32>(lanes_at(i, n, 32));
+    const __m512i key = _mm512_and_si512(_mm512_maskz_loadu_epi16(lanes, values + i), masks);
+    const uint32_t bits =
+        add_ties(_mm512_mask_cmpgt_epu16_mask(lanes, key, at), _mm512_mask_cmpeq_epu16_mask(lanes, key, at), &ties);
+    std::memcpy(reinterpret_cast<char*>(stream) + (i >> 3), &bits, 4);
+  }
+}
+
+RS_INLINE __mmask32 bits32(const uint64_t* stream, int64_t i) {
+  uint32_t bits;
+  std::memcpy(&bits, reinterpret_cast<const char*>(stream) + (i >> 3), 4);
+  return bits;
 }
 
 // The elements of src [n] whose bit is set; dst has room for a whole vector more.
@@ -63,6 +96,14 @@ RS_INLINE void compress(float* dst, const float* src, const uint64_t* stream, in
     const __mmask16 lanes = static_cast<__mmask16>(lanes_at(i, n, 16));
     const __mmask16 bits = static_cast<__mmask16>(bits16(stream, i) & lanes);
     _mm512_storeu_ps(dst, _mm512_maskz_compress_ps(bits, _mm512_maskz_loadu_ps(lanes, src + i)));
+    dst += __builtin_popcount(bits);
+  }
+}
+
+RS_INLINE void compress(uint16_t* dst, const uint16_t* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; i += 32) {
+    const __mmask32 lanes = static_cast<__mmask32>(lanes_at(i, n, 32)), bits = bits32(stream, i) & lanes;
+    _mm512_storeu_si512(dst, _mm512_maskz_compress_epi16(bits, _mm512_maskz_loadu_epi16(lanes, src + i)));
     dst += __builtin_popcount(bits);
   }
 }
@@ -85,6 +126,14 @@ RS_INLINE void expand(float* dst, const float* src, const uint64_t* stream, int6
   }
 }
 
+RS_INLINE void expand(uint16_t* dst, const uint16_t* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; i += 32) {
+    const __mmask32 lanes = static_cast<__mmask32>(lanes_at(i, n, 32)), bits = bits32(stream, i) & lanes;
+    _mm512_mask_storeu_epi16(dst + i, lanes, _mm512_maskz_expand_epi16(bits, _mm512_loadu_si512(src)));
+    src += __builtin_popcount(bits);
+  }
+}
+
 RS_INLINE void expand(uint8_t* dst, const uint8_t* src, const uint64_t* stream, int64_t n) {
   for (int64_t i = 0; i < n; i += 64) {
     const uint64_t lanes = lanes_at(i, n, 64), bits = stream[i >> 6] & lanes;
@@ -99,6 +148,9 @@ RS_INLINE void expand(uint8_t* dst, const uint8_t* src, const uint64_t* stream, 
 
 namespace recsparse::avx512 {
 
-extern const PruneRegrowKernel prune_regrow_kernel = {count_keys, read_slab, write_slab};
+extern const PruneRegrowKernel prune_regrow_kernels[2] = {
+    {count_values<float>, read_slab<float>, write_slab<float>},
+    {count_values<uint16_t>, read_slab<uint16_t>, write_slab<uint16_t>},
+};
 
 }  // namespace recsparse::avx512

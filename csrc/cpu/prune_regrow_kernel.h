@@ -1,7 +1,8 @@
 // Rebuilds one slab; see prune_regrow.h. Include after the primitives of an instruction set:
-//   keep_bits, compress, expand (floats and bytes), deposit_bits, extract_bits, count_keys.
+//   keep_bits, count_keys (values), compress, expand (values, floats and bytes), deposit_bits, extract_bits.
+// V is the type that weights are moved as: float, or uint16_t for both types of 16 bits.
 //
-// Floats are only ever moved by two dense streams: compress drops what leaves, expand opens zeros for what enters. Rows
+// Values are only ever moved by two dense streams: compress drops what leaves, expand opens zeros for what enters. Rows
 // matter to bits alone: a bit for each value says whether it stays, and the loop over rows turns those bits into the new
 // index and, because a row's m and v are adjacent, repeats them for the moments.
 #pragma once
@@ -186,8 +187,15 @@ static void rebuild_cols8(const PruneRegrowArgs& args, const Slab& slab, SlabScr
   }
 }
 
+template <class V>
+static void count_values(const void* values, int64_t first, int64_t size, uint32_t threshold, int64_t* above,
+                         int64_t* equal) {
+  count_keys(static_cast<const V*>(values) + first, size, threshold, above, equal);
+}
+
+template <class V>
 static void read_slab(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch) {
-  const float* values = args.values + slab.old_start;
+  const V* values = static_cast<const V*>(args.values) + slab.old_start;
   keep_bits(values, slab.old_count, slab.keep, scratch->keep);
   choose_grown(args, score_keys, slab, scratch);
   if (args.layout.kind == IndexKind::cols8) {
@@ -201,24 +209,26 @@ static void read_slab(const PruneRegrowArgs& args, const uint32_t* score_keys, c
       words == 2 ? rebuild_bits<2, false>(args, slab, scratch) : rebuild_bits<0, false>(args, slab, scratch);
     }
   }
-  compress(scratch->values, values, scratch->keep, slab.old_count);
+  compress(static_cast<V*>(scratch->values), values, scratch->keep, slab.old_count);
   if (args.moments) {
     compress(scratch->moments, args.moments + 2 * slab.old_start, scratch->keep_twice, 2 * slab.old_count);
   }
 }
 
+template <class V>
 static void write_slab(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch) {
   const size_t count = static_cast<size_t>(slab.new_count);
-  float* values = args.values + slab.new_start;
+  V* values = static_cast<V*>(args.values) + slab.new_start;
+  const V* survivors = static_cast<const V*>(scratch.values);
   float* moments = args.moments ? args.moments + 2 * slab.new_start : nullptr;
   uint8_t* cols = args.layout.kind == IndexKind::cols8 ? args.cols + slab.new_start : nullptr;
   if (scratch.grown_count == 0) {
-    std::memcpy(values, scratch.values, 4 * count);
+    std::memcpy(values, survivors, sizeof(V) * count);
     if (moments) std::memcpy(moments, scratch.moments, 8 * count);
     if (cols) std::memcpy(cols, scratch.cols, count);
     return;
   }
-  expand(values, scratch.values, scratch.survivor, slab.new_count);
+  expand(values, survivors, scratch.survivor, slab.new_count);
   if (moments) expand(moments, scratch.moments, scratch.survivor_twice, 2 * slab.new_count);
   if (!cols) return;
   expand(cols, scratch.cols, scratch.survivor, slab.new_count);

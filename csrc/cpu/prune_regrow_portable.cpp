@@ -1,6 +1,6 @@
 #include <cstdint>
 
-#include "core/float_order.h"
+#include "core/half.h"
 #include "cpu/prune_regrow.h"
 
 #define RS_ISA portable
@@ -21,23 +21,27 @@ RS_INLINE uint64_t extract_bits(uint64_t bits, uint64_t mask) {
 
 RS_INLINE bool bit_at(const uint64_t* stream, int64_t i) { return stream[i >> 6] >> (i & 63) & 1; }
 
-static void count_keys(const uint32_t* bits, int64_t size, uint32_t mask, uint32_t threshold, int64_t* above,
-                       int64_t* equal) {
+RS_INLINE uint32_t key_of(float value) { return magnitude_key(value); }
+RS_INLINE uint32_t key_of(uint16_t bits) { return bits & kMagnitudeMask16; }
+
+template <class V>
+static void count_keys(const V* values, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal) {
   int64_t sum_above = 0, sum_equal = 0;
   for (int64_t i = 0; i < size; ++i) {
-    sum_above += (bits[i] & mask) > threshold;
-    sum_equal += (bits[i] & mask) == threshold;
+    sum_above += key_of(values[i]) > threshold;
+    sum_equal += key_of(values[i]) == threshold;
   }
   *above = sum_above;
   *equal = sum_equal;
 }
 
-static void keep_bits(const float* values, int64_t n, Choice keep, uint64_t* stream) {
+template <class V>
+static void keep_bits(const V* values, int64_t n, Choice keep, uint64_t* stream) {
   int64_t ties = keep.ties;
   for (int64_t i = 0; i < n; i += 64) {
     uint64_t bits = 0;
     for (int64_t j = i; j < n && j < i + 64; ++j) {
-      const uint32_t key = magnitude_key(values[j]);
+      const uint32_t key = key_of(values[j]);
       const bool equal = key == keep.threshold;
       bits |= static_cast<uint64_t>(key > keep.threshold || (equal && ties > 0)) << (j - i);
       ties -= equal;
@@ -69,6 +73,9 @@ RS_INLINE void expand(T* dst, const T* src, const uint64_t* stream, int64_t n) {
 
 namespace recsparse::portable {
 
-extern const PruneRegrowKernel prune_regrow_kernel = {count_keys, read_slab, write_slab};
+extern const PruneRegrowKernel prune_regrow_kernels[2] = {
+    {count_values<float>, read_slab<float>, write_slab<float>},
+    {count_values<uint16_t>, read_slab<uint16_t>, write_slab<uint16_t>},
+};
 
 }  // namespace recsparse::portable

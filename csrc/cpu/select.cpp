@@ -1,7 +1,8 @@
 // A sample of the keys gives a bracket that holds the k-th largest with near certainty. One pass over the array counts
 // what lies above the bracket and copies the few keys inside it; the answer is then selected among those. When the
 // bracket misses, or the keys inside do not fit the bounded buffer, three counting passes over the whole array find the
-// same answer. Only counts and multisets of keys are used, so the order in which threads work cannot show.
+// same answer. Only counts and multisets of keys are used, so the order in which threads work cannot show. Keys of 16 bits
+// are simply counted.
 #include "cpu/select.h"
 
 #include <algorithm>
@@ -226,13 +227,17 @@ Selection select_keys(const uint32_t* bits, int64_t n, uint32_t mask, int64_t k,
   return radix_select(cut(bits, n), mask, Bracket{}, k, threads);
 }
 
-NanScan find_nan(const float* values, int64_t n, int threads) {
+namespace {
+
+// Values whose bits & mask are above those of infinity.
+template <class Bits>
+NanScan find_nan(const Bits* bits, int64_t n, uint32_t mask, uint32_t infinity, int threads) {
   std::vector<NanScan> parts(threads);
   parallel_region(threads, [&](int rank) {
     NanScan scan;
     const Range range = static_range(n, kSpan, rank, threads);
     for (int64_t i = range.begin; i < range.end; ++i) {
-      if (magnitude_key(values[i]) > kInfinityKey && scan.count++ == 0) scan.first = i;
+      if ((bits[i] & mask) > infinity && scan.count++ == 0) scan.first = i;
     }
     parts[rank] = scan;
   });
@@ -244,11 +249,55 @@ NanScan find_nan(const float* values, int64_t n, int threads) {
   return all;
 }
 
-MagnitudeSelection select_magnitude(const float* values, int64_t n, int64_t k, int threads) {
-  if (k == 0) return MagnitudeSelection{kInfinityKey, 0, find_nan(values, n, threads)};
-  const Selection found = select_keys(reinterpret_cast<const uint32_t*>(values), n, kMagnitudeMask, k, threads);
+// Sixteen-bit values have so few magnitudes that one pass counts each of them. Neighbours count in tables of their own:
+// weights come in runs of equal magnitudes, zeros above all, and a count waits for the one before it.
+Selection select_keys16(const uint16_t* bits, int64_t n, int64_t k, int threads) {
+  constexpr int kKeys = 1 << 15;
+  if (n < kSpan) threads = 1;
+  std::vector<std::vector<int64_t>> counts(threads);
+  parallel_region(threads, [&](int rank) {
+    counts[rank].assign(2 * kKeys, 0);
+    int64_t* bins = counts[rank].data();
+    const Range range = static_range(n, kSpan, rank, threads);
+    int64_t i = range.begin;
+    for (; i + 2 <= range.end; i += 2) {
+      ++bins[bits[i] & kMagnitudeMask16];
+      ++bins[kKeys + (bits[i + 1] & kMagnitudeMask16)];
+    }
+    if (i < range.end) ++bins[bits[i] & kMagnitudeMask16];
+  });
+  Selection found;
+  bool decided = false;
+  for (int key = kKeys - 1; key >= 0; --key) {
+    int64_t count = 0;
+    for (const auto& bins : counts) count += bins[key] + bins[kKeys + key];
+    if (count && !found.max_key) found.max_key = static_cast<uint32_t>(key);
+    if (!decided && k <= count) {
+      found.threshold = static_cast<uint32_t>(key);
+      found.ties = k;
+      decided = true;
+    }
+    k -= count;
+  }
+  return found;
+}
+
+}  // namespace
+
+MagnitudeSelection select_magnitude(ValueType type, const void* values, int64_t n, int64_t k, int threads) {
+  const bool wide = type == ValueType::float32;
+  const uint32_t infinity = infinity_key(type);
+  const auto* bits32 = static_cast<const uint32_t*>(values);
+  const auto* bits16 = static_cast<const uint16_t*>(values);
+  const auto scan = [&] {
+    return wide ? find_nan(bits32, n, kMagnitudeMask, infinity, threads)
+                : find_nan(bits16, n, kMagnitudeMask16, infinity, threads);
+  };
+  if (k == 0) return MagnitudeSelection{infinity, 0, scan()};
+  const Selection found =
+      wide ? select_keys(bits32, n, kMagnitudeMask, k, threads) : select_keys16(bits16, n, k, threads);
   MagnitudeSelection result{found.threshold, found.ties, {}};
-  if (found.max_key > kInfinityKey) result.nan = find_nan(values, n, threads);
+  if (found.max_key > infinity) result.nan = scan();
   return result;
 }
 

@@ -1,7 +1,9 @@
-// select: the exact k-th largest of an array of float magnitudes, or of any uint32 keys.
+// select: the exact k-th largest of an array of magnitudes, of any value type, or of any uint32 keys.
 #pragma once
 
 #include <cstdint>
+
+#include "core/half.h"
 
 namespace recsparse {
 
@@ -20,16 +22,15 @@ struct NanScan {
   int64_t count = 0;
   int64_t first = -1;
 };
-NanScan find_nan(const float* values, int64_t n, int threads);
 
 // Magnitudes of `values`, 0 <= k <= n; k = 0 gives threshold infinity, ties 0. With a NaN in `values` only
 // `nan` is meaningful.
 struct MagnitudeSelection {
-  uint32_t threshold = 0;  // bits of a float
+  uint32_t threshold = 0;  // bits of a value
   int64_t ties = 0;
   NanScan nan;
 };
-MagnitudeSelection select_magnitude(const float* values, int64_t n, int64_t k, int threads);
+MagnitudeSelection select_magnitude(ValueType type, const void* values, int64_t n, int64_t k, int threads);
 
 // What a pass over keys finds out besides the keys inside the bracket (lo, hi].
 struct BracketCounts {

@@ -60,7 +60,8 @@ static at::Tensor prune_regrow_cpu(at::Tensor& index, at::Tensor& cols, at::Tens
   args.layout = layout;
   args.index = reinterpret_cast<uint64_t*>(index.mutable_data_ptr<int64_t>());
   args.cols = cols.mutable_data_ptr<uint8_t>();
-  args.values = values.mutable_data_ptr<float>();
+  args.value_type = value_type(values);
+  args.values = values.mutable_data_ptr();
   args.moments = moments ? moments->mutable_data_ptr<float>() : nullptr;
   args.capacity = values.numel();
   args.keys = keys.const_data_ptr<int64_t>();

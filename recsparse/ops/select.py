@@ -23,14 +23,15 @@ def select(values: Tensor, k: int) -> Selection:
     """Finds which k of `values` have the largest magnitudes, without sorting or copying them.
 
     Exact for any input and the same for any number of threads. Of equal magnitudes the lower positions are kept, so
-    exactly k are. About one pass over `values` at memory bandwidth.
+    exactly k are. About one pass over `values`, at memory bandwidth
+    for float32.
 
     Args:
-        values: float32 [n], contiguous, on the CPU, without NaN; infinities are ordinary values.
+        values: float32, float16 or bfloat16 [n], contiguous, on the CPU, without NaN; infinities are ordinary values.
         k: how many to keep, 0 <= k <= n. k = 0 gives threshold infinity and ties 0.
 
     Returns:
-        Selection(threshold, ties). The threshold is exactly representable in float32.
+        Selection(threshold, ties). The threshold is exactly representable in the dtype of the values.
 
     Raises:
         TypeError: wrong dtype.

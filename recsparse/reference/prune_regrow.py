@@ -47,7 +47,7 @@ def prune_regrow_(
 ) -> Tensor:
     """int64 [2], (dropped, grown); see `recsparse.ops.prune_regrow_`. Expects valid arguments."""
     mask = mask_of(index, cols, kind, rows, dim)
-    dense = torch.zeros(rows, dim)
+    dense = torch.zeros(rows, dim, dtype=values.dtype)
     dense[mask] = values[: int(mask.sum())]
     # Candidates are not kept, so dense weights and moments are already zero where something grows.
     new_mask, dropped, grown = prune_regrow_dense(dense, mask, keys, scores, drop, grow)

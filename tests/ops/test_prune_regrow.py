@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from strategies import DTYPES, same_bits
 
 from recsparse import layout
 from recsparse.ops import prune_regrow_
@@ -23,7 +24,18 @@ CANARY = 32
 
 
 def make_problem(
-    rows, dim, kind, *, density=0.3, candidates=0.3, slack=0, levels=0, seed=0, with_moments=True, skew=False
+    rows,
+    dim,
+    kind,
+    *,
+    density=0.3,
+    candidates=0.3,
+    slack=0,
+    levels=0,
+    seed=0,
+    with_moments=True,
+    skew=False,
+    dtype=torch.float32,
 ):
     """A table between canaries, its dense form, and candidates with scores. `levels` > 0 makes ties."""
     source = torch.Generator().manual_seed(seed)
@@ -34,7 +46,7 @@ def make_problem(
     dense = torch.randn(rows, dim, generator=source)
     if levels:
         dense = (dense * levels).round() / levels
-    dense *= mask
+    dense = (dense * mask).to(dtype)
     free = (~mask).view(-1).nonzero()[:, 0]
     chosen = torch.rand(len(free), generator=source) < candidates
     keys = free[chosen]
@@ -44,7 +56,7 @@ def make_problem(
     nnz = int(mask.sum())
     capacity = nnz + slack
     # The capacity is not known to the kernel but through the tensors: whatever it writes outside shows.
-    values_buffer = torch.full((capacity + 2 * CANARY,), float("nan"))
+    values_buffer = torch.full((capacity + 2 * CANARY,), float("nan"), dtype=dtype)
     moments_buffer = torch.full((2 * capacity + 2 * CANARY,), float("nan"))
     cols_buffer = torch.full((capacity + 2 * CANARY,), 0xA5, dtype=torch.uint8)
     index, cols, values = torch.ops.recsparse.pack(dense, mask, layout.kind_code(kind), capacity)
@@ -93,7 +105,7 @@ def run_and_check(problem, drop, grow):
     assert torch.equal(table.mask(), new_mask)
     stays = problem.mask & new_mask
     expected = torch.where(stays, problem.dense, 0.0)
-    assert torch.equal(table.to_dense().view(torch.int32), expected.view(torch.int32))
+    assert same_bits(table.to_dense(), expected)
     assert not bool(table.values[nnz:].any())
     index, cols, values = torch.ops.recsparse.pack(expected, new_mask, *table.layout[:1], table.capacity)
     assert torch.equal(table.index, index)
@@ -110,9 +122,10 @@ def run_and_check(problem, drop, grow):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", DIMS)
-def test_equals_dense_rule(kind, dim, threads):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_dense_rule(kind, dim, dtype, threads):
     for rows in (1, 7, 56, 57, 250):
-        problem = make_problem(rows, dim, kind, levels=4, seed=rows, slack=5)
+        problem = make_problem(rows, dim, kind, levels=4, seed=rows, slack=5, dtype=dtype)
         some = problem.nnz // 3
         run_and_check(problem, some, min(some + 5, len(problem.keys)))
 
@@ -133,6 +146,7 @@ def test_any_shape(kind, data):
         seed=draw(st.integers(0, 1000)),
         with_moments=draw(st.booleans()),
         skew=draw(st.booleans()),
+        dtype=draw(st.sampled_from(DTYPES)),
     )
     drop = draw(st.integers(0, problem.nnz))
     # grown - dropped = grow - drop unless dropped is clamped at 0, when grown = all candidates.
@@ -143,10 +157,11 @@ def test_any_shape(kind, data):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dim", [16, 64, 100])
-def test_many_slabs_that_move_both_ways(kind, dim, threads):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_slabs_that_move_both_ways(kind, dim, dtype, threads):
     # Small weights in the first and last parts, candidates in the middle: starts move left, then right, by many slabs.
     rows = 120_000 // dim * 16
-    problem = make_problem(rows, dim, kind, density=0.2, candidates=0.1, levels=50, skew=True)
+    problem = make_problem(rows, dim, kind, density=0.2, candidates=0.1, levels=50, skew=True, dtype=dtype)
     far = (torch.arange(rows) - rows / 2).abs()[:, None] / rows
     problem.dense *= 1.5 - far * 2
     problem.table.values[: problem.nnz] = problem.dense[problem.mask]
@@ -319,8 +334,9 @@ def test_a_graph_over_the_old_weights_is_refused():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_opcheck(kind):
-    problem = make_problem(20, 33, kind)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(kind, dtype):
+    problem = make_problem(20, 33, kind, dtype=dtype)
     table = problem.table
     arguments = (table.index, table.cols, table.values, problem.moments, problem.keys, problem.scores)
     arguments = tuple(tensor.clone() for tensor in arguments)  # opcheck wants no views of one buffer

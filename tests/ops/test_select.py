@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from strategies import DTYPES
 
 from recsparse.ops.select import Selection, select
 from recsparse.reference.select import kept
@@ -71,8 +72,10 @@ INPUTS = {
 
 @pytest.mark.parametrize("name", INPUTS)
 @pytest.mark.parametrize("n", [1, 2, 17, 4099, LARGE - 1, LARGE, LARGE + 2049])
-def test_equals_sorting(name, n):
-    check(INPUTS[name](n), sorted({0, 1, min(n, 3), n // 10, n // 2, n - n // 3, n - 1, n}))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_equals_sorting(name, n, dtype):
+    values = INPUTS[name](n).to(dtype)
+    check(values, sorted({0, 1, min(n, 3), n // 10, n // 2, n - n // 3, n - 1, n}))
 
 
 @settings(max_examples=100)
@@ -81,7 +84,8 @@ def test_equals_sorting_small(data):
     value = st.one_of(
         st.floats(width=32, allow_nan=False), st.sampled_from([0.0, -0.0, 1.0, -1.0, INF, -INF, 1e-45, -1e-45])
     )
-    values = torch.tensor(data.draw(st.lists(value, max_size=40)), dtype=torch.float32)
+    dtype = data.draw(st.sampled_from(DTYPES))
+    values = torch.tensor(data.draw(st.lists(value, max_size=40)), dtype=torch.float32).to(dtype)
     k = data.draw(st.integers(0, len(values)))
     found = select(values, k)
     assert found == Selection(*reference_select(values, k))
@@ -124,8 +128,9 @@ def test_reads_only_its_values():
 
 @pytest.mark.parametrize("n", [100, LARGE + 100])
 @pytest.mark.parametrize("k", [0, 1, 50, 100])
-def test_nan_is_refused_with_its_place(n, k):
-    values = normal(n)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_is_refused_with_its_place(n, k, dtype):
+    values = normal(n).to(dtype)
     values[[70, 90]] = float("nan")
     with pytest.raises(
         ValueError, match=rf"^select: 2 of {n} values are NaN, the first at position 70; expected numbers$"
@@ -149,8 +154,9 @@ def test_bad_input(values, k, error, message):
     assert "\n" not in str(caught.value)
 
 
-def test_opcheck():
-    torch.library.opcheck(torch.ops.recsparse.select.default, (normal(100), 10))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck(dtype):
+    torch.library.opcheck(torch.ops.recsparse.select.default, (normal(100).to(dtype), 10))
 
 
 @pytest.mark.skipif(os.environ.get("RECSPARSE_CPU_ISA") == "portable", reason="already the portable kernels")
