@@ -64,15 +64,17 @@ BadIds lookup(const LookupArgs<T>& args, int threads) {
 template <class T>
 void lookup_backward(const LookupBackwardArgs<T>& args, int threads) {
   const int shift = bits_for(static_cast<uint64_t>(args.count));
+  int64_t count = 0;
   for (int64_t i = 0; i < args.count; ++i) {
-    args.workspace[i] = static_cast<uint64_t>(args.ids[i]) << shift | static_cast<uint64_t>(i);
+    if (args.ids[i] == args.padding) continue;
+    args.workspace[count++] = static_cast<uint64_t>(args.ids[i]) << shift | static_cast<uint64_t>(i);
   }
-  const uint64_t* keys = radix_sort(args.workspace, args.workspace + args.count, args.count, shift,
+  const uint64_t* keys = radix_sort(args.workspace, args.workspace + args.count, count, shift,
                                     bits_for(static_cast<uint64_t>(args.table.layout.rows)));
   const LookupKernel<T>& variant = kernel<T>();
-  parallel_for(args.count, kGrain, threads, [&](int64_t begin, int64_t end) {
-    begin = row_boundary(keys, args.count, shift, begin);
-    end = row_boundary(keys, args.count, shift, end);
+  parallel_for(count, kGrain, threads, [&](int64_t begin, int64_t end) {
+    begin = row_boundary(keys, count, shift, begin);
+    end = row_boundary(keys, count, shift, end);
     if (begin < end) variant.backward(args, keys, shift, begin, end);
   });
 }

@@ -36,6 +36,7 @@ struct LookupBackwardArgs {
   int64_t count;
   T* grad_values;       // [capacity], zeroed by the caller
   uint64_t* workspace;  // 2 * count words
+  int64_t padding;      // a row that gets no gradient, or -1
 };
 
 // Duplicate ids are summed in ascending position, then the kept columns are written. Bad ids are not allowed here.

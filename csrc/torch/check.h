@@ -42,6 +42,12 @@ inline Layout check_layout(const char* op, int64_t kind, int64_t rows, int64_t d
   return Layout{static_cast<IndexKind>(kind), static_cast<int32_t>(dim), rows};
 }
 
+// A row that gets no gradient, or -1.
+inline void check_padding(const char* op, int64_t padding, int64_t rows) {
+  TORCH_CHECK_VALUE(padding >= -1 && padding < rows, op, ": padding row is ", padding, ", expected -1 (none) or 0..",
+                    rows - 1);
+}
+
 inline TableView check_index(const char* op, const at::Tensor& index, const at::Tensor& cols, int64_t capacity,
                              int64_t kind, int64_t rows, int64_t dim) {
   const Layout layout = check_layout(op, kind, rows, dim);

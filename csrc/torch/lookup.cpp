@@ -25,12 +25,13 @@ void lookup_typed(const TableView& table, const at::Tensor& values, const at::Te
 
 at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
                            const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds,
-                           at::Tensor& out) {
+                           int64_t padding, at::Tensor& out) {
   const at::ScalarType dtype = check_floating("lookup", "values", values);
   check_vector(values, "lookup", "values", dtype);
   const TableView table = check_index("lookup", index, cols, values.numel(), kind, rows, dim);
   check_vector(ids, "lookup", "ids", at::kLong);
   check_bounds_mode("lookup", bounds);
+  check_padding("lookup", padding, rows);
   check_tensor(out, "lookup", "out", dtype);
   TORCH_CHECK_VALUE(out.dim() == 2 && out.size(0) == ids.numel() && out.size(1) == dim, "lookup: out has shape ",
                     out.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
@@ -39,26 +40,28 @@ at::Tensor& lookup_out_cpu(const at::Tensor& index, const at::Tensor& cols, cons
 }
 
 at::Tensor lookup_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values, const at::Tensor& ids,
-                      int64_t kind, int64_t rows, int64_t dim, int64_t bounds) {
+                      int64_t kind, int64_t rows, int64_t dim, int64_t bounds, int64_t padding) {
   at::Tensor out = empty_huge({ids.numel(), dim}, values.options());
-  lookup_out_cpu(index, cols, values, ids, kind, rows, dim, bounds, out);
+  lookup_out_cpu(index, cols, values, ids, kind, rows, dim, bounds, padding, out);
   return out;
 }
 
 template <class T>
-at::Tensor lookup_backward_typed(const TableView& table, const at::Tensor& grad, const at::Tensor& ids,
+at::Tensor lookup_backward_typed(const TableView& table, const at::Tensor& grad, const at::Tensor& ids, int64_t padding,
                                  int64_t capacity) {
   at::Tensor out = at::zeros({capacity}, grad.options());
   at::Tensor workspace = at::empty({2 * ids.numel()}, ids.options());
   const LookupBackwardArgs<T> args{
       table,       data_as<T>(grad),        ids.const_data_ptr<int64_t>(),
-      ids.numel(), mutable_data_as<T>(out), reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>())};
+      ids.numel(), mutable_data_as<T>(out), reinterpret_cast<uint64_t*>(workspace.mutable_data_ptr<int64_t>()),
+      padding};
   lookup_backward(args, op_threads());
   return out;
 }
 
 at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, const at::Tensor& cols,
-                               const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t capacity) {
+                               const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t padding,
+                               int64_t capacity) {
   const at::ScalarType dtype = check_floating("lookup_backward", "grad", grad);
   const TableView table = check_index("lookup_backward", index, cols, capacity, kind, rows, dim);
   check_vector(ids, "lookup_backward", "ids", at::kLong);
@@ -66,6 +69,7 @@ at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, 
   TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == ids.numel() && grad.size(1) == dim,
                     "lookup_backward: grad has shape ", grad.sizes(), ", expected [", ids.numel(), ", ", dim, "]");
   check_sort_keys("lookup_backward", rows, ids.numel());
+  check_padding("lookup_backward", padding, rows);
   at::Tensor checked = ids;
   if (find_bad_id(ids.const_data_ptr<int64_t>(), ids.numel(), rows, op_threads()) >= 0) {
     checked = ids.clone();  // the forward, told to go on, has read row 0 for these
@@ -73,7 +77,7 @@ at::Tensor lookup_backward_cpu(const at::Tensor& grad, const at::Tensor& index, 
     for (int64_t i = 0; i < checked.numel(); ++i) id[i] = id[i] < 0 || id[i] >= rows ? 0 : id[i];
   }
   return with_floating(dtype, [&](auto storage) {
-    return lookup_backward_typed<decltype(storage)>(table, rows_of_grad, checked, capacity);
+    return lookup_backward_typed<decltype(storage)>(table, rows_of_grad, checked, padding, capacity);
   });
 }
 
@@ -81,16 +85,16 @@ class Lookup : public torch::autograd::Function<Lookup> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& index, const at::Tensor& cols,
                             const at::Tensor& values, const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim,
-                            int64_t bounds) {
+                            int64_t bounds, int64_t padding) {
     at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({index, cols, ids});
-    context->saved_data["layout"] = std::vector<int64_t>{kind, rows, dim};
+    context->saved_data["layout"] = std::vector<int64_t>{kind, rows, dim, padding};
     context->saved_data["capacity"] = values.sym_numel();
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("recsparse::lookup", "")
                                .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t)>();
-    return op.call(index, cols, values, ids, kind, rows, dim, bounds);
+                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t, int64_t)>();
+    return op.call(index, cols, values, ids, kind, rows, dim, bounds, padding);
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
@@ -100,30 +104,34 @@ class Lookup : public torch::autograd::Function<Lookup> {
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("recsparse::lookup_backward", "")
                                .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                                 const at::Tensor&, int64_t, int64_t, int64_t, c10::SymInt)>();
+                                                 const at::Tensor&, int64_t, int64_t, int64_t, int64_t, c10::SymInt)>();
     const at::Tensor grad_values = op.call(grads[0], saved[0], saved[1], saved[2], layout[0], layout[1], layout[2],
-                                           context->saved_data["capacity"].toSymInt());
+                                           layout[3], context->saved_data["capacity"].toSymInt());
     const at::Tensor none;
-    return {none, none, grad_values, none, none, none, none, none};
+    return {none, none, grad_values, none, none, none, none, none, none};
   }
 };
 
 at::Tensor lookup_autograd(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
-                           const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds) {
-  return Lookup::apply(index, cols, values, ids, kind, rows, dim, bounds);
+                           const at::Tensor& ids, int64_t kind, int64_t rows, int64_t dim, int64_t bounds,
+                           int64_t padding) {
+  return Lookup::apply(index, cols, values, ids, kind, rows, dim, bounds, padding);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def(
-      "lookup(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0) -> "
+      "lookup(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0, int "
+      "padding=-1) -> "
       "Tensor");
   m.def(
-      "lookup.out(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0, *, "
+      "lookup.out(Tensor index, Tensor cols, Tensor values, Tensor ids, int kind, int rows, int dim, int bounds=0, int "
+      "padding=-1, *, "
       "Tensor(a!) out) -> Tensor(a!)");
   m.def(
-      "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, SymInt "
+      "lookup_backward(Tensor grad, Tensor index, Tensor cols, Tensor ids, int kind, int rows, int dim, int padding, "
+      "SymInt "
       "capacity) -> Tensor");
 }
 

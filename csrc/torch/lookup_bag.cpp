@@ -51,8 +51,7 @@ void check_bag_arguments(const char* op, const at::Tensor& ids, const std::optio
                          at::ScalarType dtype, int64_t mode, int64_t padding, int64_t rows) {
   check_vector(ids, op, "ids", at::kLong);
   TORCH_CHECK_VALUE(mode == sum || mode == mean, op, ": mode is ", mode, ", expected 0 (sum) or 1 (mean)");
-  TORCH_CHECK_VALUE(padding >= -1 && padding < rows, op, ": padding row is ", padding, ", expected -1 (none) or 0..",
-                    rows - 1);
+  check_padding(op, padding, rows);
   if (!weights) return;
   check_vector(*weights, op, "per_sample_weights", dtype);
   TORCH_CHECK_VALUE(mode == sum, op, ": per_sample_weights need mode sum, as in torch");

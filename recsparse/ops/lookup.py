@@ -25,6 +25,7 @@ def lookup(
     bounds: str = "fatal",
     out: Tensor | None = None,
     values: Tensor | None = None,
+    padding_idx: int | None = None,
 ) -> Tensor:
     """Gather rows into a dense tensor; slots that are not kept read 0.
 
@@ -39,6 +40,7 @@ def lookup(
         out: [n, dim] of the dtype of the values to write to; the result is not differentiable then. With a bad id and
             bounds `fatal` its contents are undefined.
         values: stands for `table.values` where given: a tensor with the same contents that takes the gradient.
+        padding_idx: a row that gets no gradient.
 
     Returns:
         [n, dim] of the dtype of the values.
@@ -56,6 +58,7 @@ def lookup(
         ids,
         *table.layout,
         BOUNDS[bounds],
+        -1 if padding_idx is None else padding_idx,
     )
     if table.backend == "reference":
         rows = reference.lookup(*arguments)
@@ -67,13 +70,31 @@ def lookup(
 
 @torch.library.register_fake("recsparse::lookup")
 def _(
-    index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int = 0
+    index: Tensor,
+    cols: Tensor,
+    values: Tensor,
+    ids: Tensor,
+    kind: int,
+    rows: int,
+    dim: int,
+    bounds: int = 0,
+    padding: int = -1,
 ) -> Tensor:
     check_devices("lookup", values, index=index, cols=cols, ids=ids)
     return values.new_empty(ids.shape[0], dim)
 
 
 @torch.library.register_fake("recsparse::lookup_backward")
-def _(grad: Tensor, index: Tensor, cols: Tensor, ids: Tensor, kind: int, rows: int, dim: int, capacity: int) -> Tensor:
+def _(
+    grad: Tensor,
+    index: Tensor,
+    cols: Tensor,
+    ids: Tensor,
+    kind: int,
+    rows: int,
+    dim: int,
+    padding: int,
+    capacity: int,
+) -> Tensor:
     check_devices("lookup_backward", grad, index=index, cols=cols, ids=ids)
     return grad.new_empty(capacity)

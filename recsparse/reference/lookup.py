@@ -11,7 +11,15 @@ from recsparse.reference.rows import unpack
 
 
 def lookup(
-    index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int = 0
+    index: Tensor,
+    cols: Tensor,
+    values: Tensor,
+    ids: Tensor,
+    kind: int,
+    rows: int,
+    dim: int,
+    bounds: int = 0,
+    padding: int = -1,
 ) -> Tensor:
     """[n, dim] of the values' dtype; see `recsparse.ops.lookup`."""
     bad = (ids < 0) | (ids >= rows)
@@ -21,4 +29,6 @@ def lookup(
         if bounds == 0:
             raise IndexError(message)
         warnings.warn(message, stacklevel=2)
-    return unpack(index, cols, values, kind, rows, dim)[0][torch.where(bad, 0, ids)]
+    valid = torch.where(bad, 0, ids)
+    found = unpack(index, cols, values, kind, rows, dim)[0][valid]
+    return torch.where((valid == padding)[:, None], found.detach(), found)

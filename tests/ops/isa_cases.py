@@ -31,7 +31,7 @@ def results() -> dict[str, torch.Tensor]:
             rows = ops.lookup(table, ids)
             out[f"exact {kind} {dim} lookup"] = rows
             grad = torch.ops.recsparse.lookup_backward(
-                rows, table.index, table.cols, ids, *table.layout, table.capacity
+                rows, table.index, table.cols, ids, *table.layout, -1, table.capacity
             )
             out[f"exact {kind} {dim} lookup_backward"] = grad
             offsets = torch.arange(0, 1_500, 7)

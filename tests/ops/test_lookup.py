@@ -260,7 +260,7 @@ def test_opcheck(kind: str, dtype: torch.dtype) -> None:
     out = {"out": torch.empty(30, 33, dtype=dtype)}
     torch.library.opcheck(torch.ops.recsparse.lookup.out, arguments, out, test_utils="test_schema")
     grad = torch.randn(30, 33).to(dtype)
-    args = (grad, table.index, table.cols, ids, *table.layout, table.capacity)
+    args = (grad, table.index, table.cols, ids, *table.layout, -1, table.capacity)
     torch.library.opcheck(torch.ops.recsparse.lookup_backward, args)
 
 
@@ -298,3 +298,25 @@ def test_the_gradient_of_16_bit_values_is_summed_in_float32(kind: str, dim: int,
         rows.backward(upstream.to(values.dtype))
         grads.append(leaf.grad)
     assert same_bits(grads[0], grads[1].to(dtype))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_read_and_gets_no_gradient(kind: str) -> None:
+    grad = torch.randn(6, 33, generator=torch.Generator().manual_seed(0))
+    ids, found = torch.tensor([4, 2, 4, 9, 2, 0]), []
+    for backend in ("cpu", "reference"):
+        table = random_table(kind, 10, 33, backend=backend)
+        table.values.requires_grad_()
+        rows = ops.lookup(table, ids, padding_idx=2)
+        assert same_bits(rows, table.to_dense()[ids])
+        rows.backward(grad)
+        found.append(table.values.grad)
+    want = torch.zeros(10, 33).index_add(0, ids, grad)
+    want[2] = 0
+    assert same_bits(found[0], want[table.mask()])
+    assert torch.equal(*found)
+
+
+def test_a_wrong_padding_row_is_named() -> None:
+    with pytest.raises(ValueError, match=r"lookup: padding row is 10, expected -1 \(none\) or 0\.\.9"):
+        ops.lookup(random_table("bits", 10, 33), torch.zeros(1, dtype=torch.int64), padding_idx=10)

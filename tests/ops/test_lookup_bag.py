@@ -259,7 +259,7 @@ def test_sort_keys_that_do_not_fit_are_refused() -> None:
     grad = torch.zeros(count, 1)
     message = "16777217 ids are too many for a table of 1099511627775 rows"
     with pytest.raises(ValueError, match=message):
-        torch.ops.recsparse.lookup_backward(grad, index, cols, ids, 0, rows, 1, rows)
+        torch.ops.recsparse.lookup_backward(grad, index, cols, ids, 0, rows, 1, -1, rows)
     offsets = torch.zeros(1, dtype=torch.int64)
     with pytest.raises(ValueError, match=message):
         torch.ops.recsparse.lookup_bag_backward(
