@@ -27,7 +27,7 @@ BASE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wall", "-Wextra", "-ff
 _AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt", "-mf16c"]
 _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", "-mavx512vpopcntdq", "-mprfchw"]
 # The intrinsics headers of g++ 12 leave operands undefined on purpose and its warning takes them for mistakes.
-_AVX512 += [*_AVX2[1:], "-Wno-maybe-uninitialized"]
+_AVX512 += [*_AVX2[1:], "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 ISA_FLAGS = {"_avx2": _AVX2, "_avx512": _AVX512}
 
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xcompiler", "-fPIC,-Wall,-Wextra,-fvisibility=hidden"]
