@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from recsparse import arguments
 from recsparse.errors import UserError
+from recsparse.table import DTYPES
 
 from .inputs import parse_ids
 from .registry import Case, Op, override
 
 KINDS = ("bits", "cols8", "full", "prefix")
-DTYPES = ("float32",)
 
 
 def _columns(text: str) -> int:
@@ -31,7 +31,7 @@ def _distribution(text: str) -> str:
     return text
 
 
-def _one_of(names: Sequence[str]) -> Callable[[str], str]:
+def _one_of(names: Collection[str]) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in names:
             raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {text!r}")
@@ -52,7 +52,7 @@ AXES = {
     "density": Axis(arguments.density, "X", "share of kept weights, in (0, 1]"),
     "batch": Axis(arguments.count, "B", "ids, samples or triples of a call"),
     "ids": Axis(_distribution, "uniform|zipf:A", "distribution of the ids"),
-    "dtype": Axis(_one_of(DTYPES), "|".join(DTYPES), "value type"),
+    "dtype": Axis(_one_of(DTYPES), "|".join(DTYPES), "type of our weights; peers say theirs"),
     "kind": Axis(_one_of(KINDS), "|".join(KINDS), "index kind of our table"),
 }
 

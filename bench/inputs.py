@@ -29,6 +29,7 @@ def generator(seed: int) -> torch.Generator:
 
 def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
     """float32 [rows, dim] with the kept slots non-zero, of both signs, scale / 3 <= |w| <= scale, the others exactly 0.
+    All numbers are exact in the dtype of the case.
 
     Kept slots are Bernoulli(density); for kind ``prefix`` a row keeps its first columns, as many as the Bernoulli mask
     would have kept. Built in chunks: the only large array is the result.
@@ -47,12 +48,14 @@ def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
             chunk.uniform_(0.0, case.density, generator=source)
         # One draw gives mask and value: below the density it is uniform again.
         chunk.mul_(1 / case.density).add_(0.5).mul_(signs).mul_(kept)
+        if case.value_type != chunk.dtype:
+            chunk.copy_(chunk.to(case.value_type))
     return dense
 
 
-def pack_table(dense: Tensor, mask: Tensor, kind: str) -> PackedTable:
+def pack_table(dense: Tensor, mask: Tensor, kind: str, dtype: torch.dtype = torch.float32) -> PackedTable:
     """A table of the masked weights, on pages like those of a table that `PackedTable.init` made for training."""
-    index, cols, values = (memory.copied(part) for part in ops.pack(dense, mask, kind, int(mask.sum())))
+    index, cols, values = (memory.copied(part) for part in ops.pack(dense.to(dtype), mask, kind, int(mask.sum())))
     rows, dim = dense.shape
     return PackedTable(rows, dim, kind, index, cols, values)
 
@@ -97,22 +100,24 @@ def count_sets(case: Case, providers: int, set_bytes: int, touched_bytes: int) -
     return max(24, min(wanted, SET_BYTES // max(1, set_bytes), MAX_SETS))
 
 
-def dense_line(dim: int) -> int:
+def dense_line(row_bytes: int) -> int:
     """Bytes of a dense row, rounded to the line sizes whose gather ceiling is measured."""
-    return min(256, max(LINE, 1 << (dim * FLOAT - 1).bit_length()))
+    return min(256, max(LINE, 1 << (row_bytes - 1).bit_length()))
 
 
-def dense_gather(count: int, case: Case, passes: int = 1) -> Traffic:
-    """Traffic of reading or writing ``count`` random rows of a dense fp32 table ``passes`` times."""
-    return Traffic(gather=count * case.dim * FLOAT * passes, line=dense_line(case.dim), table=case.slots * FLOAT)
+def dense_gather(count: int, case: Case, passes: int = 1, size: int = FLOAT) -> Traffic:
+    """Traffic to read or write ``count`` random rows of a dense table ``passes`` times, numbers of ``size`` bytes."""
+    row = case.dim * size
+    return Traffic(gather=count * row * passes, line=dense_line(row), table=case.rows * row)
 
 
 def packed_gather(count: int, table: PackedTable, arrays: int = 1, passes: int = 1) -> Traffic:
-    """Traffic of ``count`` random rows of a packed table: the index line once, and ``arrays`` floats a weight.
+    """Traffic of ``count`` random rows of a packed table: the index line once, and ``arrays`` numbers a weight, the
+    first of which is the value and the others are floats.
 
-    A row's floats start anywhere in a line: n bytes lie on 1 + (n - 4) / 64 lines on average.
+    A row starts anywhere in a line: n bytes lie on 1 + (n - 4) / 64 lines on average.
     """
-    per_row = arrays * FLOAT * table.nnz / table.rows
+    per_row = (table.values.element_size() + (arrays - 1) * FLOAT) * table.nnz / table.rows
     lines = passes * (1 + max(0.0, per_row - FLOAT) / LINE)
     if table.kind == "full":
         lines = passes * per_row / LINE

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+import torch
+
 from recsparse.errors import UserError
+from recsparse.table import DTYPES
 
 OURS = "recsparse"
 OP_NAMES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
@@ -40,6 +43,10 @@ class Case:
     dtype: str = "float32"
     cold: bool = True
     kind: str = "bits"
+
+    @property
+    def value_type(self) -> torch.dtype:
+        return DTYPES[self.dtype]
 
     @property
     def slots(self) -> int:
@@ -79,7 +86,8 @@ class Trial:
     ``run(i)`` is timed and uses input set ``i``; ``before(i)`` runs before it, untimed (for ops that change their
     input). ``answer(i)`` gives the result for input set ``i`` in the form the op's ``check`` compares; it is never
     timed. ``units`` is the work of one call in the op's unit, and ``steps`` divides the reported times, for providers
-    that do several steps in one call.
+    that do several steps in one call. ``dtype`` is the type that the provider keeps the weights in: its row says so if
+    the case asks for another.
     """
 
     run: Callable[[int], Any]
@@ -91,6 +99,7 @@ class Trial:
     before: Callable[[int], Any] | None = None
     backend: str = "cpu"
     note: str = ""
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,10 @@ def _prepare(op: Op, problem: Problem, provider: Provider, options: Options, say
         say(f"  {provider.name} failed: {wrong}")
         entry.row |= {"correct": False, "note": f"failed: {wrong}"}
         return entry
-    entry.row |= {"backend": trial.backend, "note": trial.note, "correct": wrong is None}
+    note = trial.note
+    if trial.dtype != problem.case.dtype:
+        note = f"{note}; {trial.dtype}" if note else trial.dtype
+    entry.row |= {"backend": trial.backend, "note": note, "correct": wrong is None}
     if wrong is not None:
         say(f"  {provider.name} is wrong, not timed: {wrong}")
         entry.row["note"] = f"wrong: {wrong}"

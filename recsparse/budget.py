@@ -15,29 +15,30 @@ from recsparse import layout
 from recsparse.config import PolicyConfig
 from recsparse.errors import UserError
 
-VALUE_BYTES = 4
+DENSE_BYTES = 4  # of a weight of the dense fp32 table
 SPARSE_KINDS = ("bits", "cols8")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """Shape of a table: index kind, columns, and the number of weights that its values tensor holds."""
+    """Shape of a table: index kind, columns, the number of weights that its values tensor holds, and their type."""
 
     kind: str
     rows: int
     dim: int
     capacity: int
+    dtype: str = "float32"
 
     @property
     def nbytes(self) -> int:
         """Stored bytes when every weight of the capacity is kept."""
-        return layout.stored_nbytes(self.kind, self.rows, self.dim, self.capacity, VALUE_BYTES)
+        return layout.stored_nbytes(self.kind, self.rows, self.dim, self.capacity, layout.VALUE_BYTES[self.dtype])
 
 
 def dense_nbytes(rows: int, dim: int) -> int:
     """Bytes of the dense fp32 table, the 100 % of a relative budget."""
-    return rows * dim * VALUE_BYTES
+    return rows * dim * DENSE_BYTES
 
 
 def parse_budget(text: str, rows: int, dim: int) -> int:
@@ -58,32 +59,33 @@ def parse_budget(text: str, rows: int, dim: int) -> int:
     if nbytes > dense:
         raise UserError(
             f"policy.budget {text} is {nbytes} bytes, above the dense table "
-            f"({rows} rows x {dim} x {VALUE_BYTES} bytes = {dense}); give at most 100%"
+            f"({rows} rows x {dim} x {DENSE_BYTES} bytes = {dense}); give at most 100%"
         )
     return nbytes
 
 
-def plan_dense(rows: int, dim: int) -> TablePlan:
-    return TablePlan("full", rows, dim, rows * dim)
+def plan_dense(rows: int, dim: int, dtype: str = "float32") -> TablePlan:
+    return TablePlan("full", rows, dim, rows * dim, dtype)
 
 
-def plan_small_dense(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
-    """Narrower dense table: as many whole columns as the bytes pay for, or the same parameters as a density."""
+def plan_small_dense(policy: PolicyConfig, rows: int, dim: int, dtype: str = "float32") -> TablePlan:
+    """Narrower dense table: as many of `dim` columns as the bytes pay for, or the same parameters as a density."""
     if policy.density is not None:
         columns = round(policy.density * dim)
         granted = f"policy.density {policy.density}"
     else:
         text = _required_budget(policy)
-        columns = parse_budget(text, rows, dim) // (VALUE_BYTES * rows)
+        columns = min(dim, parse_budget(text, rows, dim) // (layout.VALUE_BYTES[dtype] * rows))
         granted = f"policy.budget {text}"
     if columns < 1:
-        raise UserError(
-            f"{granted} affords less than one column of {rows} rows; the least is {_percent(Fraction(1, dim))}"
+        column = (
+            Fraction(1, dim) if policy.density is not None else Fraction(layout.VALUE_BYTES[dtype], DENSE_BYTES * dim)
         )
-    return TablePlan("full", rows, columns, rows * columns)
+        raise UserError(f"{granted} affords less than one column of {rows} rows; the least is {_percent(column)}")
+    return TablePlan("full", rows, columns, rows * columns, dtype)
 
 
-def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
+def plan_sparse(policy: PolicyConfig, rows: int, dim: int, dtype: str = "float32") -> TablePlan:
     """Sparse table with the most weights that the budget pays for, or with exactly the weights of a density.
 
     `kind: auto` takes the kind that affords the most weights under a budget, the fewest bytes under a density.
@@ -91,20 +93,22 @@ def plan_sparse(policy: PolicyConfig, rows: int, dim: int) -> TablePlan:
     Raises:
         UserError: less than one weight a row, or more than dense.
     """
+    value_bytes = layout.VALUE_BYTES[dtype]
+    value_bytes = layout.VALUE_BYTES[dtype]
     kinds = SPARSE_KINDS if policy.kind == "auto" else (policy.kind,)
     if policy.density is not None:
         capacity = round(policy.density * rows * dim)
-        plans = [TablePlan(kind, rows, dim, capacity) for kind in kinds]
+        plans = [TablePlan(kind, rows, dim, capacity, dtype) for kind in kinds]
         plan = min(plans, key=lambda candidate: candidate.nbytes)
         granted, least = f"policy.density {policy.density}", f"{math.ceil(10**6 / dim) / 10**6:g}"
     else:
         text = _required_budget(policy)
         nbytes = parse_budget(text, rows, dim)
-        room = {kind: layout.capacity_for_nbytes(kind, rows, dim, nbytes, VALUE_BYTES) for kind in kinds}
+        room = {kind: layout.capacity_for_nbytes(kind, rows, dim, nbytes, value_bytes) for kind in kinds}
         kind = max(kinds, key=lambda candidate: room[candidate])
-        plan = TablePlan(kind, rows, dim, min(room[kind], rows * dim))
+        plan = TablePlan(kind, rows, dim, min(room[kind], rows * dim), dtype)
         granted = f"policy.budget {text}"
-        one_a_row = min(layout.stored_nbytes(each, rows, dim, rows, VALUE_BYTES) for each in kinds)
+        one_a_row = min(layout.stored_nbytes(each, rows, dim, rows, value_bytes) for each in kinds)
         least = _percent(Fraction(one_a_row, dense_nbytes(rows, dim)))
     if plan.capacity < rows:
         raise UserError(f"{granted} affords less than one weight a row ({rows} rows); the least is {least}")

@@ -50,11 +50,14 @@ class ModelConfig:
         name: mf = matrix factorisation, score = user vector . item vector.
         dim: columns of the table (1 to 256).
         init_std: standard deviation of the initial weights.
+        dtype: type that the weights are stored in. Those of 16 bits are computed with in float32 and rounded
+            stochastically when they are updated; optimiser state stays float32.
     """
 
     name: Literal["mf"] = "mf"
     dim: int = 64
     init_std: float = 0.01
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 @dataclass

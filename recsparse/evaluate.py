@@ -155,7 +155,7 @@ def _providers(model: Any, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor]
             f"the table has {model.rows} rows, expected {dataset.n_users} users + {dataset.n_items} items "
             f"of {dataset.name}"
         )
-    return lambda ids: ops.lookup(model, ids), lambda ids: ops.lookup(model, ids + dataset.n_users)
+    return lambda ids: ops.lookup(model, ids).float(), lambda ids: ops.lookup(model, ids + dataset.n_users).float()
 
 
 def _provider(rows: Rows, count: int, what: str) -> Callable[[Tensor], Tensor]:

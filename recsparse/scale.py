@@ -25,7 +25,7 @@ from recsparse.errors import InvariantError, UserError
 from recsparse.models import MatrixFactorisation, Triples
 from recsparse.optim import LazyAdam
 from recsparse.runs import peak_rss_bytes, version
-from recsparse.table import PackedTable
+from recsparse.table import DTYPES, PackedTable
 
 USER_SHARE = 10 / 11
 BATCH = 2048
@@ -45,7 +45,9 @@ def main(argv: list[str]) -> int:
     options = _options(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
-    plan = plan_sparse(PolicyConfig(kind=options.kind, density=options.density), options.rows, options.dim)
+    plan = plan_sparse(
+        PolicyConfig(kind=options.kind, density=options.density), options.rows, options.dim, options.dtype
+    )
     result = measure(plan, samples=options.samples, seed=options.seed)
     for name, value in result.items():
         print(f"{name:<30}{value:,.3f}" if isinstance(value, float) else f"{name:<30}{value}")
@@ -68,9 +70,16 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
     n_items = plan.rows - n_users
     start = time.perf_counter()
     table = PackedTable.init(
-        plan.rows, plan.dim, kind=plan.kind, capacity=plan.capacity, start="prefix", seed=seed, std=0.01
+        plan.rows,
+        plan.dim,
+        kind=plan.kind,
+        capacity=plan.capacity,
+        start="prefix",
+        seed=seed,
+        std=0.01,
+        dtype=DTYPES[plan.dtype],
     )
-    optimizer = LazyAdam(table)
+    optimizer = LazyAdam(table, seed=seed)
     build_seconds = time.perf_counter() - start
 
     longest = min(72, n_items - 1)
@@ -104,6 +113,7 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
         "rows": plan.rows,
         "dim": plan.dim,
         "kind": plan.kind,
+        "dtype": plan.dtype,
         "nnz": table.nnz,
         "density": table.nnz / slots,
         "samples": samples,
@@ -138,6 +148,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--density", type=float, default=0.05, help="kept weights as a share of all (default: 0.05)")
     parser.add_argument("--samples", type=count, default=5 * 10**7, help="training triples (default: 5e7)")
     parser.add_argument("--kind", choices=["auto", "bits", "cols8"], default="auto", help="index kind (default: auto)")
+    parser.add_argument(
+        "--dtype", choices=list(DTYPES), default="float32", help="type of the weights (default: float32)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all cores (default)")
     parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")

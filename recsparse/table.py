@@ -12,7 +12,7 @@ from recsparse.backend import resolve_backend
 from recsparse.errors import InvariantError
 
 STARTS = {"full": 0, "prefix": 1, "bernoulli": 2}
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in layout.VALUE_BYTES}
 
 
 class PackedTable:
@@ -33,8 +33,8 @@ class PackedTable:
         self, rows: int, dim: int, kind: str, index: Tensor, cols: Tensor, values: Tensor, backend: str = "auto"
     ) -> None:
         self.backend = resolve_backend(backend)
-        if values.dtype not in DTYPES:
-            raise TypeError(f"values has dtype {values.dtype}, expected one of {', '.join(map(str, DTYPES))}")
+        if values.dtype not in DTYPES.values():
+            raise TypeError(f"values has dtype {values.dtype}, expected one of {', '.join(map(str, DTYPES.values()))}")
         self.rows, self.dim, self.kind = rows, dim, kind
         self.index, self.cols, self.values = index, cols, values
         self._check_shapes()

@@ -318,6 +318,7 @@ class Trainer:
             "kind": table.kind,
             "dim": table.dim,
             "rows": table.rows,
+            "dtype": self.config.model.dtype,
             "nnz": table.nnz,
             "density": table.density,
             "bytes": nbytes(self.stage),

@@ -34,7 +34,9 @@ def dataset(folder: Path, protocol: str = "valid") -> Dataset:
     return load_folder(write_folder(folder / "tiny"), protocol=protocol)  # type: ignore[arg-type]
 
 
-def config(policy: str = "dsl", *, epochs: int = 4, protocol: str = "valid", **options: object) -> Config:
+def config(
+    policy: str = "dsl", *, epochs: int = 4, protocol: str = "valid", dtype: str = "float32", **options: object
+) -> Config:
     """A run of a few seconds; `options` are fields of `TrainConfig` or `DslConfig`."""
     train = {key: value for key, value in options.items() if key in TrainConfig.__dataclass_fields__}
     dsl = {key: value for key, value in options.items() if key in DslConfig.__dataclass_fields__}
@@ -43,7 +45,7 @@ def config(policy: str = "dsl", *, epochs: int = 4, protocol: str = "valid", **o
     return policies.resolve(
         Config(
             data=DataConfig(path="tiny", protocol=protocol),  # type: ignore[arg-type]
-            model=ModelConfig(dim=16),
+            model=ModelConfig(dim=16, dtype=dtype),  # type: ignore[arg-type]
             policy=PolicyConfig(
                 name=policy,
                 density=None if policy == "dense" else 0.25,

@@ -6,11 +6,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recsparse import layout
+from recsparse import layout, table
 from recsparse.table import PackedTable
 
 KINDS = tuple(layout.KINDS)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPES = tuple(table.DTYPES.values())
 DIMS = (1, 7, 16, 33, 64, 100, 128, 160, 225, 256)
 
 # Weights whose bits a careless copy would change: signed zeros, the smallest denormal and normal, the largest number.

@@ -53,20 +53,25 @@ def test_above_dense_is_refused(text: str) -> None:
     st.integers(1, 256),
     st.sampled_from(["auto", "bits", "cols8"]),
     st.fractions(0, 100).map(lambda share: f"{float(share):.6f}%"),
+    st.sampled_from(list(layout.VALUE_BYTES)),
 )
-def test_a_planned_table_fits_and_has_no_room_for_one_more(rows: int, dim: int, kind: str, text: str) -> None:
+def test_a_planned_table_fits_and_has_no_room_for_one_more(
+    rows: int, dim: int, kind: str, text: str, dtype: str
+) -> None:
+    size = layout.VALUE_BYTES[dtype]
     policy = PolicyConfig(kind=kind, budget=text)  # type: ignore[arg-type]
     granted = budget.parse_budget(text, rows, dim)
     kinds = budget.SPARSE_KINDS if kind == "auto" else (kind,)
-    if all(layout.stored_nbytes(each, rows, dim, rows, 4) > granted for each in kinds):
+    if all(layout.stored_nbytes(each, rows, dim, rows, size) > granted for each in kinds):
         with pytest.raises(UserError, match="less than one weight a row"):
-            budget.plan_sparse(policy, rows, dim)
+            budget.plan_sparse(policy, rows, dim, dtype)
         return
-    plan = budget.plan_sparse(policy, rows, dim)
+    plan = budget.plan_sparse(policy, rows, dim, dtype)
+    assert plan.dtype == dtype
     assert rows <= plan.capacity <= rows * dim
     assert plan.nbytes <= granted
     full = plan.capacity == rows * dim
-    assert full or layout.stored_nbytes(plan.kind, rows, dim, plan.capacity + 1, 4) > granted
+    assert full or layout.stored_nbytes(plan.kind, rows, dim, plan.capacity + 1, size) > granted
 
 
 def test_auto_takes_the_kind_that_affords_the_most() -> None:
@@ -102,6 +107,16 @@ def test_small_dense_has_equal_bytes_or_equal_parameters() -> None:
     assert budget.plan_small_dense(PolicyConfig(name="small_dense", budget="100%"), ROWS, DIM).dim == DIM
     with pytest.raises(UserError, match=r"less than one column.*the least is 1\.57%"):
         budget.plan_small_dense(PolicyConfig(name="small_dense", budget="1.56%"), ROWS, DIM)
+
+
+def test_halves_buy_twice_the_columns_but_never_more_than_the_full_table() -> None:
+    halves = budget.plan_small_dense(PolicyConfig(name="small_dense", budget="20%"), ROWS, DIM, "float16")
+    assert (halves.dim, halves.nbytes) == (25, ROWS * 25 * 2)
+    assert budget.plan_small_dense(PolicyConfig(name="small_dense", budget="60%"), ROWS, DIM, "bfloat16").dim == DIM
+    assert budget.plan_small_dense(PolicyConfig(name="small_dense", density=0.2), ROWS, DIM, "float16").dim == 13
+    with pytest.raises(UserError, match=r"less than one column.*the least is 0\.79%"):
+        budget.plan_small_dense(PolicyConfig(name="small_dense", budget="0.7%"), ROWS, DIM, "float16")
+    assert budget.plan_dense(ROWS, DIM, "float16").nbytes == DENSE // 2
 
 
 def test_a_policy_that_needs_a_size_says_how_to_give_one() -> None:

@@ -212,3 +212,30 @@ def test_empty_tables(kind: str) -> None:
     assert (table.nnz, table.density) == (0, 0)
     assert table.to_dense().shape == (0, 7)
     table.check_invariants()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_tables_round_to_nearest_and_report_their_bytes(kind: str, dtype: torch.dtype) -> None:
+    dense, mask = random_case(kind, 61, 100)
+    table = PackedTable.from_dense(dense, mask, kind=kind, dtype=dtype)
+    assert table.dtype == dtype
+    assert same_bits(table.to_dense(), dense.to(dtype))
+    assert table.nbytes()["total"] == layout.stored_nbytes(kind, 61, 100, table.capacity, 2)
+    again = PackedTable.from_csr(*table.to_csr(), 100, kind="cols8")
+    assert same_bits(again.to_dense(), table.to_dense())
+    start = {"full": "full", "prefix": "prefix"}.get(kind, "bernoulli")
+    capacity = 6_100 if kind == "full" else 2_000
+    made, wide = (
+        PackedTable.init(61, 100, kind=kind, capacity=capacity, start=start, seed=3, dtype=each)
+        for each in (dtype, torch.float32)
+    )
+    assert same_bits(made.values, wide.values.to(dtype))
+    made.check_invariants()
+
+
+def test_a_dtype_that_values_cannot_have_is_named() -> None:
+    with pytest.raises(TypeError, match=r"values has dtype torch\.float64, expected one of torch\.float32"):
+        PackedTable.from_dense(torch.ones(3, 4).double())
+    with pytest.raises(ValueError, match=r"dense\[0, 0\] is inf, expected finite weights"):
+        PackedTable.from_dense(torch.full((3, 4), 7e4), dtype=torch.float16)

@@ -311,3 +311,33 @@ def test_nothing_is_written_when_a_size_is_impossible(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="less than one weight a row"):
         small_runs.trainer(tmp_path, settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_weights_of_16_bits_train_stop_and_resume(
+    tmp_path: Path, policy: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsparse.train.CHUNK_STEPS", 4)
+    settings = small_runs.config(policy, epochs=6, every="5 steps", dtype=dtype)
+    whole = small_runs.trainer(tmp_path, settings, "whole")
+    final = whole.train()
+    assert final["dtype"] == dtype
+    assert final["bytes"]["values"] == 2 * whole.stage.table.capacity
+    assert final["bytes"]["state"] == 8 * whole.stage.table.capacity
+    epochs = [row["loss"] for row in whole.run_folder.rows() if row["event"] == "epoch"]
+    assert epochs[-1] < epochs[0]
+    saved = load_table(whole.run_folder.checkpoint("last"))
+    assert saved.dtype == getattr(torch, dtype)
+    assert torch.equal(saved.values, whole.stage.table.values)
+    stopped = small_runs.trainer(tmp_path, settings, "stopped")
+    stop_at(stopped, 3, 0.5)
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = small_runs.trainer(tmp_path, settings, "stopped")
+    resumed.resume()
+    resumed.train()
+    assert_equal_runs(whole, resumed)
+    other = small_runs.trainer(tmp_path, small_runs.config(policy, epochs=8, every="5 steps"), "stopped")
+    with pytest.raises(UserError, match="does not fit this run"):
+        other.resume()

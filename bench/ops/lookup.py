@@ -15,7 +15,7 @@ from ..registry import Case, Traffic, Trial, register_op
 
 
 class LookupProblem:
-    """One table, dense and packed, and id sets. The dense tensor is exactly what the packed table holds."""
+    """One table, dense and packed, and id sets. The dense tensor is float32, exactly what the packed table holds."""
 
     def __init__(self, case: Case, providers: int) -> None:
         self.case = case
@@ -28,7 +28,18 @@ class LookupProblem:
 
     @cached_property
     def table(self) -> PackedTable:
-        return inputs.pack_table(self.dense, self.mask, self.case.kind)
+        return inputs.pack_table(self.dense, self.mask, self.case.kind, self.case.value_type)
+
+    @cached_property
+    def typed(self) -> Tensor:
+        """The same weights in the dtype of the case, for peers that have it."""
+        if self.case.value_type == self.dense.dtype:
+            return self.dense
+        return memory.empty(*self.dense.shape, dtype=self.case.value_type).copy_(self.dense)
+
+    @cached_property
+    def typed_out(self) -> Tensor:
+        return memory.empty(*self.out.shape, dtype=self.case.value_type).fill_(0)
 
     @cached_property
     def mask(self) -> Tensor:
@@ -56,14 +67,19 @@ class LookupProblem:
 
     @property
     def result_bytes(self) -> int:
-        """Bytes of ids read and of the dense result written by a call."""
+        """Bytes of ids read and of the dense float32 result written by a call."""
         return self.case.batch * (8 + self.case.dim * 4)
+
+    @property
+    def typed_bytes(self) -> int:
+        """The same for a result in the dtype of the case."""
+        return self.case.batch * (8 + self.case.dim * self.case.value_type.itemsize)
 
 
 class Lookup:
     name = "lookup"
     unit = "rows"
-    shown = ("rows", "dim", "density", "kind", "batch", "ids", "cold")
+    shown = ("rows", "dim", "density", "kind", "batch", "ids", "dtype", "cold")
 
     def cases(self, quick: bool) -> list[Case]:
         if quick:
@@ -76,7 +92,7 @@ class Lookup:
     def check(self, problem: LookupProblem, trial: Trial) -> str | None:
         for number in (0, problem.n_sets - 1):
             expected = problem.dense.index_select(0, problem.ids[number])
-            wrong = inputs.differs([trial.answer(number)], [expected])
+            wrong = inputs.differs([trial.answer(number).float()], [expected])
             if wrong is not None:
                 return wrong
         return None

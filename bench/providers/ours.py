@@ -25,11 +25,11 @@ def lookup(problem: LookupProblem) -> Trial:
 
     @torch.no_grad()
     def run(number: int) -> Tensor:
-        return ops.lookup(table, ids[number], out=problem.out)
+        return ops.lookup(table, ids[number], out=problem.typed_out)
 
-    traffic = replace(inputs.packed_gather(problem.case.batch, table), stream=problem.result_bytes)
+    traffic = replace(inputs.packed_gather(problem.case.batch, table), stream=problem.typed_bytes)
     held = table.nbytes()["total"]
-    return Trial(run, run, traffic, held, problem.case.batch, backend=table.backend)
+    return Trial(run, run, traffic, held, problem.case.batch, backend=table.backend, dtype=problem.case.dtype)
 
 
 def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
@@ -56,6 +56,7 @@ def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
         steps=chunk,
         backend=table.backend,
         note=f"lazy, masked; {chunk} mini-batches a call",
+        dtype=problem.case.dtype,
     )
 
 

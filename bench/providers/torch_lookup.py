@@ -18,12 +18,15 @@ def _dense_traffic(problem: LookupProblem) -> Traffic:
 
 @provider("lookup", "torch.index_select")
 def index_select(problem: LookupProblem) -> Trial:
-    dense, ids, out = problem.dense, problem.ids, problem.out
+    dense, ids, out = problem.typed, problem.ids, problem.typed_out
 
     def run(number: int) -> torch.Tensor:
         return torch.index_select(dense, 0, ids[number], out=out)
 
-    return Trial(run, run, _dense_traffic(problem), memory.nbytes(dense, out), problem.case.batch, note="out=")
+    gather = inputs.dense_gather(problem.case.batch, problem.case, size=dense.element_size())
+    traffic = replace(gather, stream=problem.typed_bytes)
+    held = memory.nbytes(dense, out)
+    return Trial(run, run, traffic, held, problem.case.batch, note="out=", dtype=problem.case.dtype)
 
 
 @provider("lookup", "torch.embedding_bag")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsparse.budget import TablePlan, plan_dense, plan_small_dense
 from recsparse.policies.base import Policy, Stage
-from recsparse.table import PackedTable
+from recsparse.table import DTYPES, PackedTable
 
 
 class Dense(Policy):
@@ -13,7 +13,8 @@ class Dense(Policy):
     name = "dense"
 
     def plan(self) -> TablePlan:
-        return plan_dense(self.context.model.rows, self.context.config.model.dim)
+        model = self.context.config.model
+        return plan_dense(self.context.model.rows, model.dim, model.dtype)
 
     def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
         if number > 0:
@@ -27,6 +28,7 @@ class Dense(Policy):
             start="full",
             seed=config.train.seed,
             std=config.model.init_std,
+            dtype=DTYPES[plan.dtype],
         )
         return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
 
@@ -37,4 +39,5 @@ class SmallDense(Dense):
     name = "small_dense"
 
     def plan(self) -> TablePlan:
-        return plan_small_dense(self.context.config.policy, self.context.model.rows, self.context.config.model.dim)
+        config = self.context.config
+        return plan_small_dense(config.policy, self.context.model.rows, config.model.dim, config.model.dtype)

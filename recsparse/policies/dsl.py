@@ -31,7 +31,7 @@ from recsparse.errors import UserError
 from recsparse.models import Triples
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.policies.rotation import rotate
-from recsparse.table import PackedTable
+from recsparse.table import DTYPES, PackedTable
 
 MODES: dict[str, dict[str, Any]] = {
     "faithful": {
@@ -169,7 +169,7 @@ class Dsl(Policy):
 
     def _first_table(self) -> PackedTable:
         config = self.context.config
-        plan = plan_sparse(config.policy, self.context.model.rows, config.model.dim)
+        plan = plan_sparse(config.policy, self.context.model.rows, config.model.dim, config.model.dtype)
         return PackedTable.init(
             plan.rows,
             plan.dim,
@@ -178,6 +178,7 @@ class Dsl(Policy):
             start=str(config.policy.dsl.start),
             seed=config.train.seed,
             std=config.model.init_std,
+            dtype=DTYPES[plan.dtype],
         )
 
     def _next_table(self, previous: PackedTable, number: int) -> PackedTable:
