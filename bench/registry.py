@@ -14,11 +14,12 @@ from recsparse.errors import UserError
 from recsparse.table import DTYPES
 
 OURS = "recsparse"
-OP_NAMES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
-_OP_MODULES = ("lookup", "bpr_step", "select", "prune_regrow", "sample", "pack")
+OP_NAMES = ("lookup", "lookup_bag", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
+_OP_MODULES = ("lookup", "lookup_bag", "bpr_step", "select", "prune_regrow", "sample", "pack")
 _PROVIDER_MODULES = (
     "ours",
     "torch_lookup",
+    "bags",
     "torch_bpr",
     "torch_pack",
     "dense_update",
@@ -39,6 +40,7 @@ class Case:
     dim: int = 1
     density: float = 1.0
     batch: int = 0
+    bag: int = 1
     ids: str = "uniform"
     dtype: str = "float32"
     cold: bool = True
