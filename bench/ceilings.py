@@ -16,11 +16,12 @@ from .rows import CEILING, result_row
 from .timing import percentiles
 
 LINES = (64, 128, 256)
-_MIN_STREAM = 1 << 20
-_MAX_STREAM = 1 << 30
+_MIN_SIZE = 1 << 20
+_MEMORY = 1 << 30
 _GATHERS = 1 << 18
+_AHEAD = (8, 16, 32, 64, 128)  # prefetch distances that are tried
 _REPEATS = 5
-_MIN_SECONDS = 0.01
+_MIN_SECONDS = 0.02
 
 
 def _times(call: Callable[[int], object]) -> list[float]:
@@ -37,9 +38,10 @@ def _times(call: Callable[[int], object]) -> list[float]:
 class Ceilings:
     """Bandwidths in GB/s (1e9 bytes a second), the best of a few calls, measured once for each size and remembered.
 
-    They are measured on arrays of the size that a provider works on, so that a small table is compared with what the
-    caches give and a large one with memory. All are those of ``threads`` threads: one object for one number of threads,
-    which the caller has set in torch. Needs the native library.
+    They are measured on arrays of about the size that a provider works on (powers of two), so that a small table is
+    compared with what the caches give and a large one with memory, for which one size stands: 1 GiB, or eight times the
+    last-level cache. All are those of ``threads`` threads: one object for one number of threads, which the caller has
+    set in torch. Needs the native library.
     """
 
     def __init__(self) -> None:
@@ -56,33 +58,42 @@ class Ceilings:
             self._copy[size] = _times(lambda _: torch.ops.recsparse.ceiling_copy_(target, source))
             self._read[size] = _times(lambda _: torch.ops.recsparse.ceiling_read(source))
 
+    @staticmethod
+    def _size(nbytes: int) -> int:
+        memory_size = max(_MEMORY, 1 << (8 * machine.last_level_cache() - 1).bit_length())
+        size = max(_MIN_SIZE, 1 << (max(1, nbytes) - 1).bit_length())
+        return size if size <= 4 * machine.last_level_cache() else memory_size
+
     def stream(self, nbytes: int) -> float:
         """The faster of copying (bytes read plus bytes written) and reading arrays of about ``nbytes``."""
-        size = min(_MAX_STREAM, max(_MIN_STREAM, 1 << (nbytes - 1).bit_length()))
+        size = self._size(nbytes)
         self._streams(size)
         return max(size / min(self._copy[size]), size / 2 / min(self._read[size])) / 1e3
 
     def gather(self, table_bytes: int, line: int) -> float:
         """Reading random aligned lines of ``line`` bytes (64, 128 or 256) from an array of ``table_bytes``."""
-        lines = max(1, table_bytes // line)
-        if (lines, line) not in self._gather:
-            table = memory.empty(lines * line, dtype=torch.uint8).fill_(1)
+        size = self._size(table_bytes)
+        if (size, line) not in self._gather:
+            table = memory.empty(size, dtype=torch.uint8).fill_(1)
             source = torch.Generator().manual_seed(0)
             # Together the id sets reach twice the last-level cache, so that a large array is never read from there.
             sets = max(_REPEATS, 2 * machine.last_level_cache() // (_GATHERS * line) + 1)
-            ids = [torch.randint(lines, (_GATHERS,), generator=source) for _ in range(sets)]
+            ids = [torch.randint(size // line, (_GATHERS,), generator=source) for _ in range(sets)]
             gather = torch.ops.recsparse.ceiling_gather
-            self._gather[lines, line] = _times(lambda repeat: gather(table, ids[repeat % sets], line))
-        return _GATHERS * line / min(self._gather[lines, line]) / 1e3
+            tried = [
+                _times(lambda repeat, ahead=ahead: gather(table, ids[repeat % sets], line, ahead))  # type: ignore[misc]
+                for ahead in _AHEAD
+            ]
+            self._gather[size, line] = min(tried, key=min)
+        return _GATHERS * line / min(self._gather[size, line]) / 1e3
 
     def microseconds(self, traffic: Traffic) -> float:
-        """Time the traffic takes at the ceilings, gather and stream one after the other."""
-        total = 0.0
-        if traffic.gather:
-            total += traffic.gather / self.gather(traffic.table, traffic.line) / 1e3
-        if traffic.stream:
-            total += traffic.stream / self.stream(traffic.stream) / 1e3
-        return total
+        """The least time that the traffic takes: that of its gathers, or of all its bytes at the speed of a stream if
+        that is more. The two overlap: gathers are bound by misses in flight, streams by bandwidth."""
+        if not traffic.total:
+            return 0.0
+        gather = traffic.gather / self.gather(traffic.table, traffic.line) / 1e3 if traffic.gather else 0.0
+        return max(gather, traffic.total / self.stream(traffic.total) / 1e3)
 
     def rows(self, quick: bool = False) -> list[dict[str, Any]]:
         """Result rows of op ``ceiling``: copy, read and gathers of 64, 128 and 256 bytes, from memory and from the
@@ -90,15 +101,14 @@ class Ceilings:
         cache = machine.last_level_cache()
         sizes = [("cache", 1 << ((cache // 2).bit_length() - 1))]
         if not quick:
-            sizes.insert(0, ("memory", max(_MAX_STREAM, 1 << (8 * cache - 1).bit_length())))
+            sizes.insert(0, ("memory", self._size(8 * cache)))
         rows = []
         for level, size in sizes:
             self.stream(size)
-            streamed = min(_MAX_STREAM, size)
-            measured = {"copy": (streamed, self._copy[streamed]), "read": (streamed // 2, self._read[streamed])}
+            measured = {"copy": (size, self._copy[size]), "read": (size // 2, self._read[size])}
             for line in LINES:
                 self.gather(size, line)
-                measured[f"gather {line} B"] = (_GATHERS * line, self._gather[size // line, line])
+                measured[f"gather {line} B"] = (_GATHERS * line, self._gather[size, line])
             rows += [self._row(name, level, size, *each) for name, each in measured.items()]
         return rows
 

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from recsparse.errors import UserError
+
 T = TypeVar("T")
 
 _SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -37,6 +39,14 @@ def seconds(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
     return value
+
+
+def parse(flag: str, kind: Callable[[str], T], text: str) -> T:
+    """The value of a flag outside of argparse. Raises UserError, which names the flag."""
+    try:
+        return kind(text)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{flag}: {error}") from None
 
 
 def listed(parse: Callable[[str], T]) -> Callable[[str], list[T]]:

@@ -139,6 +139,12 @@ def _bench(argv: list[str]) -> int:
     return bench(argv)
 
 
+def _profile(argv: list[str]) -> int:
+    from recsparse.profiling import main as profile
+
+    return profile(argv)
+
+
 def _data(argv: list[str]) -> int:
     from recsparse.commands import data_download, data_stats
 
@@ -167,6 +173,7 @@ COMMANDS = {
     "train": Command("train one recommender on a folder with train.txt and test.txt, or on a preset", _train),
     "eval": Command("full-ranking metrics of a finished run", _eval),
     "bench": Command("op benchmarks against peers (`bench run`), one huge table (`bench scale`)", _bench),
+    "profile": Command("time, bytes and share of the machine's ceiling of each op in a short training run", _profile),
     "data": Command("statistics of a data set, download of a public one", _data),
     "doctor": Command("versions, instruction sets, and which backends load or why not", _doctor),
 }

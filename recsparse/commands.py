@@ -33,7 +33,8 @@ RESUMABLE = ("data.path", "train.epochs", "train.patience", "train.threads", "tr
 def train(argv: list[str]) -> int:
     """`recsparse train`: one run, new or resumed."""
     baseline = peak_rss_bytes()
-    argv, resumed = _split_resume(argv)
+    argv, folder = split_option(argv, "--resume")
+    resumed = None if folder is None else RunFolder(Path(folder))
     parser = configuration.build_parser("recsparse train", EXAMPLES)
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; only lengths and paths may change")
     if resumed is not None and not resumed.config_file.is_file():
@@ -135,14 +136,15 @@ def _progress() -> Progress:
     )
 
 
-def _split_resume(argv: list[str]) -> tuple[list[str], RunFolder | None]:
+def split_option(argv: list[str], flag: str) -> tuple[list[str], str | None]:
+    """`argv` without an option that is no key of the configuration, and its value; None where it is not given."""
     for place, token in enumerate(argv):
-        if token == "--resume":
+        if token == flag:
             if place + 1 == len(argv):
-                raise UserError("--resume needs a run folder")
-            return argv[:place] + argv[place + 2 :], RunFolder(Path(argv[place + 1]))
-        if token.startswith("--resume="):
-            return argv[:place] + argv[place + 1 :], RunFolder(Path(token.removeprefix("--resume=")))
+                raise UserError(f"{flag} needs a value")
+            return argv[:place] + argv[place + 2 :], argv[place + 1]
+        if token.startswith(f"{flag}="):
+            return argv[:place] + argv[place + 1 :], token.removeprefix(f"{flag}=")
     return argv, None
 
 

@@ -26,6 +26,7 @@ from recsparse.evaluate import evaluate
 from recsparse.models import MatrixFactorisation, Triples
 from recsparse.policies import Context, Stage
 from recsparse.runs import RunFolder, peak_rss_bytes, version
+from recsparse.spans import span
 from recsparse.table import PackedTable
 
 CHUNK_STEPS = 64
@@ -93,7 +94,8 @@ class Progress:
     @contextmanager
     def timed(self, activity: str) -> Iterator[None]:
         start = time.perf_counter()
-        yield
+        with span(activity):
+            yield
         self.seconds[activity] += time.perf_counter() - start
 
 
@@ -222,7 +224,7 @@ class Trainer:
             row |= stage.after_epoch(progress.epoch)
             evaluated = progress.epoch % train.eval_every == 0 or progress.epoch == stage.epochs
             if evaluated:
-                row |= self._evaluate()
+                row |= self.evaluate()
             self._write_epoch(row)
             progress.start_epoch()
             if evaluated:
@@ -265,7 +267,8 @@ class Trainer:
             f"optim.lr {self.config.optim.lr:g}: lower optim.lr; {good}"
         )
 
-    def _evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics on the split that the run selects on; keeps the table if it is the best so far."""
         progress, stage = self.progress, self.stage
         with progress.timed("eval"):
             metrics = evaluate(stage.table, self.dataset, split=self.select_on, ks=(TOP_K,))

@@ -31,12 +31,10 @@ uint64_t ceiling_read(const void* src, int64_t nbytes) {
   return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
 }
 
-uint64_t ceiling_gather(const uint8_t* table, const int64_t* ids, int64_t n, int64_t line_bytes) {
-  // Enough misses in flight for any core's line-fill buffers, for lines of one to four cache lines.
-  constexpr int64_t kAhead = 32;
+uint64_t ceiling_gather(const uint8_t* table, const int64_t* ids, int64_t n, int64_t line_bytes, int64_t ahead_ids) {
   uint64_t sum = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const uint8_t* ahead = table + ids[i + kAhead < n ? i + kAhead : n - 1] * line_bytes;
+    const uint8_t* ahead = table + ids[i + ahead_ids < n ? i + ahead_ids : n - 1] * line_bytes;
     const uint8_t* row = table + ids[i] * line_bytes;
     for (int64_t byte = 0; byte < line_bytes; byte += 64) {
       __builtin_prefetch(ahead + byte);

@@ -47,12 +47,13 @@ int64_t ceiling_read(const at::Tensor& src) {
   return static_cast<int64_t>(sum.load());
 }
 
-int64_t ceiling_gather(const at::Tensor& table, const at::Tensor& ids, int64_t line_bytes) {
+int64_t ceiling_gather(const at::Tensor& table, const at::Tensor& ids, int64_t line_bytes, int64_t ahead) {
   check_bytes(table, "table");
   TORCH_CHECK(ids.scalar_type() == at::kLong && ids.dim() == 1 && ids.is_contiguous() && ids.device().is_cpu(),
               "ids must be a contiguous 1-D int64 tensor on the CPU");
   TORCH_CHECK(line_bytes > 0 && line_bytes % 64 == 0 && table.numel() >= line_bytes,
               "line_bytes must be a multiple of 64 and fit in the table, got ", line_bytes);
+  TORCH_CHECK(ahead >= 0, "ahead must not be negative, got ", ahead);
   const auto* rows = table.const_data_ptr<uint8_t>();
   const auto* id = ids.const_data_ptr<int64_t>();
   const int64_t lines = table.numel() / line_bytes;
@@ -61,7 +62,7 @@ int64_t ceiling_gather(const at::Tensor& table, const at::Tensor& ids, int64_t l
     for (int64_t i = first; i < last; ++i) {
       TORCH_CHECK_INDEX(id[i] >= 0 && id[i] < lines, "ids[", i, "] = ", id[i], " is outside [0, ", lines, ")");
     }
-    sum += cpu::ceiling_gather(rows, id + first, last - first, line_bytes);
+    sum += cpu::ceiling_gather(rows, id + first, last - first, line_bytes, ahead);
   });
   return static_cast<int64_t>(sum.load());
 }
@@ -71,7 +72,7 @@ int64_t ceiling_gather(const at::Tensor& table, const at::Tensor& ids, int64_t l
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def("ceiling_copy_(Tensor(a!) dst, Tensor src) -> ()");
   m.def("ceiling_read(Tensor src) -> int");
-  m.def("ceiling_gather(Tensor table, Tensor ids, int line_bytes) -> int");
+  m.def("ceiling_gather(Tensor table, Tensor ids, int line_bytes, int ahead=32) -> int");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {

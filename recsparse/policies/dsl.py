@@ -31,6 +31,7 @@ from recsparse.errors import UserError
 from recsparse.models import Triples
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.policies.rotation import rotate
+from recsparse.spans import span
 from recsparse.table import DTYPES, PackedTable
 
 MODES: dict[str, dict[str, Any]] = {
@@ -127,10 +128,12 @@ class DslStage(Stage):
         if self.options.grow == "fresh":
             count = min(int(self.options.grow_triples or 1), self.context.triples_per_epoch)
             triples = self.context.draw_fresh(step // self.schedule.every, count)
-        keys, scores = self.context.model.grow_scores(self.table, triples, limit=wanted + room)
-        dropped, grown = ops.prune_regrow_(
-            self.table, self.optimizer.moments, keys, scores, drop=wanted, grow=wanted + room
-        )
+        with span("grow_scores"):
+            keys, scores = self.context.model.grow_scores(self.table, triples, limit=wanted + room)
+        with span("prune_regrow"):
+            dropped, grown = ops.prune_regrow_(
+                self.table, self.optimizer.moments, keys, scores, drop=wanted, grow=wanted + room
+            )
         self.dropped += dropped
         self.grown += grown
 
@@ -183,14 +186,15 @@ class Dsl(Policy):
 
     def _next_table(self, previous: PackedTable, number: int) -> PackedTable:
         config = self.context.config
-        rotate(
-            previous,
-            number,
-            share=float(config.policy.dsl.ratio or 0),
-            seed=config.train.seed,
-            std=config.model.init_std,
-            limit=config.policy.dsl.max_candidates,
-        )
+        with span("rotate"):
+            rotate(
+                previous,
+                number,
+                share=float(config.policy.dsl.ratio or 0),
+                seed=config.train.seed,
+                std=config.model.init_std,
+                limit=config.policy.dsl.max_candidates,
+            )
         return previous
 
     def _round(self, table: PackedTable, number: int) -> Stage:

@@ -1,0 +1,130 @@
+"""Time and bytes of every recsparse op that a program calls, as a dispatch mode around it.
+
+with OpLog() as log:
+    ...
+rows = log.rows(Ceilings())
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recsparse.layout import KINDS
+from recsparse.table import PackedTable
+
+from . import inputs, memory
+from .ceilings import Ceilings
+from .registry import Traffic
+
+_KIND_NAMES = {code: name for name, code in KINDS.items()}
+
+
+def _table(given: dict[str, Any]) -> PackedTable:
+    kind = _KIND_NAMES[given["kind"]]
+    return PackedTable(given["rows"], given["dim"], kind, given["index"], given["cols"], given["values"])
+
+
+def _rows_out(given: dict[str, Any], count: int) -> int:
+    """Bytes of ids read and of dense rows written."""
+    return count * (8 + given["dim"] * given["values"].element_size())
+
+
+def _lookup(given: dict[str, Any]) -> Traffic:
+    count = given["ids"].numel()
+    return replace(inputs.packed_gather(count, _table(given)), stream=_rows_out(given, count))
+
+
+def _bpr_step(given: dict[str, Any]) -> Traffic:
+    table = _table(given)
+    traffic = inputs.packed_gather(3 * given["users"].numel(), table, arrays=3, passes=2)
+    return replace(traffic, table=table.nbytes()["total"] + memory.nbytes(given["moments"]))
+
+
+def _grow_scores(given: dict[str, Any]) -> Traffic:
+    return inputs.packed_gather(3 * given["users"].numel(), _table(given))
+
+
+def _prune_regrow(given: dict[str, Any]) -> Traffic:
+    stored = _table(given).nbytes()
+    state = 0 if given["moments"] is None else memory.nbytes(given["moments"])
+    candidates = memory.nbytes(given["keys"], given["scores"])
+    # Values are read once to select; then all is read and written.
+    return Traffic(stream=stored["values"] + 2 * (stored["total"] + state) + candidates)
+
+
+def _values(given: dict[str, Any]) -> Traffic:
+    return Traffic(stream=memory.nbytes(given["values"]))
+
+
+MODELS: dict[str, Callable[[dict[str, Any]], Traffic]] = {
+    "lookup": _lookup,
+    "bpr_step_": _bpr_step,
+    "bpr_grow_scores": _grow_scores,
+    "prune_regrow_": _prune_regrow,
+    "select": _values,
+    "init_values_": _values,
+}
+"""Bytes that a call moves, from its arguments by name; ops without an entry are timed only."""
+
+
+@dataclass
+class _Calls:
+    seconds: float = 0.0
+    count: int = 0
+    traffic: list[Traffic] = field(default_factory=list)
+
+
+class OpLog(TorchDispatchMode):
+    """Counts the ops of the namespace ``recsparse`` while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ops: dict[str, _Calls] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func.namespace != "recsparse":
+            return func(*args, **kwargs)
+        start = time.perf_counter()
+        out = func(*args, **kwargs)
+        if any(isinstance(each, Tensor) and each.is_cuda for each in args):
+            torch.cuda.synchronize()
+        elapsed = time.perf_counter() - start
+        name = func._schema.name.removeprefix("recsparse::")
+        calls = self._ops.setdefault(name, _Calls())
+        calls.seconds += elapsed
+        calls.count += 1
+        if name in MODELS:
+            places = (argument.name for argument in func._schema.arguments)
+            calls.traffic.append(MODELS[name](dict(zip(places, args, strict=False))))
+        return out
+
+    def rows(self, ceilings: Ceilings) -> list[dict[str, Any]]:
+        """One entry an op, the longest first: op, calls, seconds, us_per_call, and where there is a byte model:
+        bytes_model (of all calls), gbps and pct_ceiling (the time at the ceilings over the time taken)."""
+        found = []
+        for name, calls in sorted(self._ops.items(), key=lambda each: -each[1].seconds):
+            row = {
+                "op": name,
+                "calls": calls.count,
+                "seconds": calls.seconds,
+                "us_per_call": calls.seconds / calls.count * 1e6,
+                **dict.fromkeys(("bytes_model", "gbps", "pct_ceiling")),
+            }
+            if calls.traffic:
+                moved = sum(traffic.total for traffic in calls.traffic)
+                roof_us = sum(ceilings.microseconds(traffic) for traffic in calls.traffic)
+                row |= {
+                    "bytes_model": moved,
+                    "gbps": moved / calls.seconds / 1e9,
+                    "pct_ceiling": roof_us / calls.seconds / 1e4,
+                }
+            found.append(row)
+        return found
