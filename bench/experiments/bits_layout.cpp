@@ -15,6 +15,7 @@
 #include "cpu/isa_avx512.h"
 //
 #include "core/rows.h"
+#include "cpu/prefetch.h"
 
 namespace recsparse {
 
@@ -62,7 +63,7 @@ RowRef<2> locate<kRecord12, 2, avx512::Rank>(const TableView& table, int64_t row
 
 template <>
 const uint64_t* index_line<kSplit, 2>(const TableView& table, int64_t row) {
-  __builtin_prefetch(table.index + table.layout.rows + row);
+  prefetch(table.index + table.layout.rows + row);
   return table.index + row;
 }
 template <>
@@ -151,6 +152,8 @@ TableView build(const Case& c) {
 template <IndexKind K>
 std::vector<double> measure(const Case& c, std::mt19937_64& random) {
   const TableView table = build<K>(c);
+  // Weights and moments, the same for all layouts, so that the index alone differs.
+  const bool far = is_far(static_cast<int64_t>(c.kept * 3 * sizeof(float)));
   std::vector<double> result;
   float* out = huge_array<float>(1000000 * kDim);
   for (const int64_t count : {int64_t{16384}, int64_t{1000000}}) {
@@ -158,8 +161,8 @@ std::vector<double> measure(const Case& c, std::mt19937_64& random) {
     std::vector<double> times;
     for (int round = 0; round < kRounds; ++round) {
       for (int64_t& id : ids) id = static_cast<int64_t>(random() % c.rows);
-      const LookupArgs<float> args{table, c.values, ids.data(), count, out};
-      times.push_back(seconds([&] { avx512::lookup_rows<float, K, 2>(args, count > 8192, 0, count); }));
+      const LookupArgs<float> args{table, c.values, static_cast<int64_t>(c.kept), ids.data(), count, out};
+      times.push_back(seconds([&] { avx512::lookup_rows<float, K, 2>(args, count > 8192, far, 0, count); }));
     }
     result.push_back(median(times) * 1e9 / static_cast<double>(count));
   }
@@ -167,12 +170,15 @@ std::vector<double> measure(const Case& c, std::mt19937_64& random) {
   args.table = table;
   args.values = c.values;
   args.moments = c.moments;
+  args.capacity = static_cast<int64_t>(c.kept);
+  args.adam = OptimizerOptions{Optimizer::adam, 1e-3, 0.9, 0.999, 1e-8, 0};
   args.item_offset = c.rows / 2;
   args.l2 = 1e-3f;
   BprBatch batch{};
   batch.args = &args;
   batch.count = kBatch;
-  batch.step = AdamStep{0.1f, 0.001f, 1e-3f, 1e-8f};
+  batch.step = adam_step(args.adam, 1, true);
+  batch.far = far;
   batch.inverse_count = 1.0f / kBatch;
   batch.record_bytes = 64;
   batch.records = huge_array<char>(3 * kBatch * 64);
@@ -196,8 +202,8 @@ std::vector<double> measure(const Case& c, std::mt19937_64& random) {
         }
       }
       batch.keys = radix_sort(keys, keys + 3 * kBatch, 3 * kBatch, batch.shift, bits_for(c.rows));
-      avx512::bpr_score_rows<K, 2>(batch, 0, kBatch);
-      avx512::bpr_update(batch, 0, 3 * kBatch);
+      avx512::bpr_score_rows<float, K, 2>(batch, 0, kBatch);
+      avx512::bpr_update<float>(batch, 0, 3 * kBatch);
     }));
   }
   result.push_back(median(times) * 1e9 / kBatch);
