@@ -9,7 +9,7 @@
 // Build and run (AVX-512 machine, two quiet cores):
 //   g++ -std=c++17 -O3 -fopenmp -ffp-contract=off -Wno-maybe-uninitialized -mavx512f -mavx512bw -mavx512dq -mavx512vl \
 //     -mavx512vbmi2 -mavx512vpopcntdq -mprfchw -mfma -mbmi2 -mpopcnt -Icsrc bench/experiments/bits_layout.cpp \
-//     csrc/cpu/row_sort.cpp -o out/bits_layout && out/bits_layout
+//     csrc/cpu/row_sort.cpp -o out/bits_layout && out/bits_layout [kept weights per mille, default: 50 100 200]
 #include <cstring>
 
 #include "cpu/isa_avx512.h"
@@ -212,11 +212,14 @@ std::vector<double> measure(const Case& c, std::mt19937_64& random) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  std::vector<int> densities;  // per mille
+  for (int i = 1; i < argc; ++i) densities.push_back(std::atoi(argv[i]));
+  if (densities.empty()) densities = {50, 100, 200};
   std::printf("%9s %8s  %-10s %14s %14s %14s\n", "rows", "density", "layout", "lookup 16k ns", "lookup 1M ns",
               "bpr_step_ ns");
   for (const int64_t rows : {int64_t{69716}, int64_t{4000000}, int64_t{8000000}}) {
-    for (const int per_mille : {50, 100, 200}) {
+    for (const int per_mille : densities) {
       std::mt19937_64 random(1);
       Case c{rows, 0, std::vector<uint64_t>(rows, 0), nullptr, nullptr};
       for (uint64_t& mask : c.masks) {
@@ -230,6 +233,7 @@ int main() {
       const auto print = [&](const char* name, const std::vector<double>& ns) {
         std::printf("%9lld %8.2f  %-10s %14.1f %14.1f %14.1f\n", static_cast<long long>(rows), per_mille / 1000.0, name,
                     ns[0], ns[1], ns[2]);
+        std::fflush(stdout);
       };
       print("line7", measure<kLine7>(c, random));
       print("record16", measure<kRecord16>(c, random));
