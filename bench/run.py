@@ -73,7 +73,12 @@ def run_case(
     ceilings: Ceilings | None = None,
 ) -> list[Row]:
     problem = op.problem(case, len(providers))
-    entries = [_prepare(op, problem, provider, options, say) for provider in providers]
+    entries = []
+    for provider in providers:
+        # Setting up numba, for one, sets the threads of torch's OpenMP runtime too.
+        torch.set_num_threads(options.threads)
+        entries.append(_prepare(op, problem, provider, options, say))
+    torch.set_num_threads(options.threads)
     timed = [entry for entry in entries if entry.trial is not None]
     trials = [entry.trial for entry in timed if entry.trial is not None]
     ceilings = ceilings or Ceilings()

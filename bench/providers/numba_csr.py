@@ -15,6 +15,7 @@ from ..registry import Trial, needs, provider
 
 @provider("lookup", "numba.csr", needs("numba"))
 def csr(problem: LookupProblem) -> Trial:
+    threads = torch.get_num_threads()  # before numba changes it
     import numba
 
     @numba.njit(parallel=True)
@@ -27,7 +28,7 @@ def csr(problem: LookupProblem) -> Trial:
     starts, columns, values = problem.csr
     ids, out = problem.ids, problem.out
     array = out.numpy()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
     def run(number: int) -> torch.Tensor:
         gather(starts, columns, values, ids[number].numpy(), array)

@@ -127,3 +127,27 @@ def test_a_wrong_a_broken_and_an_absent_provider_get_no_time(monkeypatch: pytest
     assert "no such kernel" in rows[1]["note"]
     assert "a_package_that_does_not_exist" in rows[2]["note"]
     assert len(lines) == 3
+
+
+def test_a_provider_that_changes_the_number_of_threads_does_not_change_it_for_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(registry._providers, "lookup", {})
+    seen = set()
+
+    @provider("lookup", "rude")
+    def rude(problem: Any) -> Trial:
+        torch.set_num_threads(3)
+        return Trial(lambda number: None, lambda number: torch.zeros_like(problem.out), Traffic(), 1, 1)
+
+    @provider("lookup", "polite")
+    def polite(problem: Any) -> Trial:
+        def run(number: int) -> torch.Tensor:
+            seen.add(torch.get_num_threads())
+            return problem.dense.index_select(0, problem.ids[number])
+
+        return Trial(run, run, Traffic(), 1, 1)
+
+    op = get_op("lookup")
+    run_case(op, op.cases(quick=True)[0], providers_of("lookup"), OPTIONS, quiet)
+    assert seen == {OPTIONS.threads}
