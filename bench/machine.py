@@ -52,6 +52,7 @@ def describe() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
+        "recsparse_isa": torch.ops.recsparse.cpu_isa(),
         "cpus": cpus(),
         "llc_bytes": last_level_cache(),
         "memory_bytes": int(memory[1]) * 1024 if len(memory) > 1 else None,

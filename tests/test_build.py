@@ -114,16 +114,14 @@ def test_ninja_file_gives_each_source_its_flags(tmp_path: Path) -> None:
     assert [name for name, line in flags.items() if "-mavx2" in line] == ["a_avx2"]
 
 
-def test_baseline_objects_hold_no_wide_instructions() -> None:
+def test_objects_keep_to_their_instruction_set(tmp_path: Path) -> None:
     objects = [obj for folder in ("cpu", "host") for obj in sorted((native.BUILD_DIR / "csrc" / folder).glob("*.o"))]
-    by_isa = {obj.name: check_isa_symbols.instruction_set(obj) for obj in objects}
-    assert "baseline" in by_isa.values()
-    for obj in objects:
-        code = subprocess.run(["objdump", "-d", str(obj)], capture_output=True, text=True, check=True).stdout
-        if by_isa[obj.name] == "baseline":
-            assert not re.search(r"%[yz]mm\d", code), f"{obj.name} needs more than the baseline processor"
-        elif by_isa[obj.name] == "_avx2":
-            assert not re.search(r"%zmm\d", code), f"{obj.name} needs AVX-512"
+    assert {"baseline", "_avx2", "_avx512"} == {check_isa_symbols.instruction_set(obj) for obj in objects}
+    assert check_isa_symbols.foreign_registers(objects) == []
+    wide = _compile(tmp_path / "op_avx512.cpp", "#include <immintrin.h>\n__m512 twice(__m512 x) { return x + x; }\n")
+    for name, level in (("op_avx2.cpp.o", "avx2"), ("op.cpp.o", "baseline")):
+        (message,) = check_isa_symbols.foreign_registers([Path(shutil.copy(wide, tmp_path / name))])
+        assert message.startswith(f"{name} is built for {level} and holds ")
 
 
 def _compile(source: Path, text: str) -> Path:

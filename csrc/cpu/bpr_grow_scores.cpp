@@ -10,12 +10,8 @@
 
 namespace recsparse {
 
-namespace portable {
-extern const BprGrowKernel bpr_grow_kernels[kValueTypes];
-}
-namespace avx512 {
-extern const BprGrowKernel bpr_grow_kernels[kValueTypes];
-}
+using BprGrowKernels = BprGrowKernel[kValueTypes];
+RS_CPU_VARIANTS(BprGrowKernels, bpr_grow_kernels);
 
 // A total order, so that the best `limit` are the same set however the rows were shared out.
 static bool better(const GrowCandidate& a, const GrowCandidate& b) {
@@ -34,8 +30,7 @@ static float keep_best(std::vector<GrowCandidate>& candidates, int64_t limit) {
 
 int64_t bpr_grow_scores(const BprGrowScoresArgs& args, int threads) {
   if (args.count == 0 || args.limit <= 0) return 0;
-  const BprGrowKernel* kernels = cpu_isa() == CpuIsa::avx512 ? avx512::bpr_grow_kernels : portable::bpr_grow_kernels;
-  const BprGrowKernel& kernel = kernels[static_cast<int>(args.value_type)];
+  const BprGrowKernel& kernel = bpr_grow_kernels()[static_cast<int>(args.value_type)];
   const int dim = args.table.layout.dim;
   const int64_t total = 3 * args.count;
   const int shift = bits_for(static_cast<uint64_t>(total));

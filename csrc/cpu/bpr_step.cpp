@@ -12,12 +12,8 @@
 
 namespace recsparse {
 
-namespace portable {
-extern const BprKernel bpr_kernels[kValueTypes];
-}
-namespace avx512 {
-extern const BprKernel bpr_kernels[kValueTypes];
-}
+using BprKernels = BprKernel[kValueTypes];
+RS_CPU_VARIANTS(BprKernels, bpr_kernels);
 
 namespace {
 
@@ -78,8 +74,7 @@ int64_t find_bad_id(const int64_t* ids, int64_t count, int64_t limit, int thread
 
 void bpr_step(const BprStepArgs& args, int threads) {
   if (args.count == 0) return;
-  const BprKernel* kernels = cpu_isa() == CpuIsa::avx512 ? avx512::bpr_kernels : portable::bpr_kernels;
-  const BprKernel& kernel = kernels[static_cast<int>(args.value_type)];
+  const BprKernel& kernel = bpr_kernels()[static_cast<int>(args.value_type)];
   const int64_t batches = (args.count + args.batch_size - 1) / args.batch_size;
   const Workspace work = carve(args, threads);
   const int64_t full = args.batch_size < args.count ? args.batch_size : args.count;

@@ -9,29 +9,23 @@
 
 namespace recsparse {
 
+RS_CPU_VARIANTS(LookupKernel<float>, lookup_kernel);
+RS_CPU_VARIANTS(LookupKernel<Half>, lookup_kernel_f16);
+RS_CPU_VARIANTS(LookupKernel<BFloat16>, lookup_kernel_bf16);
 namespace portable {
-extern const LookupKernel<float> lookup_kernel;
-extern const LookupKernel<Half> lookup_kernel_f16;
-extern const LookupKernel<BFloat16> lookup_kernel_bf16;
 extern const LookupKernel<double> lookup_kernel_f64;
-}  // namespace portable
-namespace avx512 {
-extern const LookupKernel<float> lookup_kernel;
-extern const LookupKernel<Half> lookup_kernel_f16;
-extern const LookupKernel<BFloat16> lookup_kernel_bf16;
-}  // namespace avx512
+}
 
 template <class T>
 static const LookupKernel<T>& kernel() {
-  const bool wide = cpu_isa() == CpuIsa::avx512;
   if constexpr (std::is_same_v<T, double>) {
     return portable::lookup_kernel_f64;
   } else if constexpr (std::is_same_v<T, Half>) {
-    return wide ? avx512::lookup_kernel_f16 : portable::lookup_kernel_f16;
+    return lookup_kernel_f16();
   } else if constexpr (std::is_same_v<T, BFloat16>) {
-    return wide ? avx512::lookup_kernel_bf16 : portable::lookup_kernel_bf16;
+    return lookup_kernel_bf16();
   } else {
-    return wide ? avx512::lookup_kernel : portable::lookup_kernel;
+    return lookup_kernel();
   }
 }
 

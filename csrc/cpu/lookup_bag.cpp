@@ -10,29 +10,23 @@
 
 namespace recsparse {
 
+RS_CPU_VARIANTS(LookupBagKernel<float>, lookup_bag_kernel);
+RS_CPU_VARIANTS(LookupBagKernel<Half>, lookup_bag_kernel_f16);
+RS_CPU_VARIANTS(LookupBagKernel<BFloat16>, lookup_bag_kernel_bf16);
 namespace portable {
-extern const LookupBagKernel<float> lookup_bag_kernel;
-extern const LookupBagKernel<Half> lookup_bag_kernel_f16;
-extern const LookupBagKernel<BFloat16> lookup_bag_kernel_bf16;
 extern const LookupBagKernel<double> lookup_bag_kernel_f64;
-}  // namespace portable
-namespace avx512 {
-extern const LookupBagKernel<float> lookup_bag_kernel;
-extern const LookupBagKernel<Half> lookup_bag_kernel_f16;
-extern const LookupBagKernel<BFloat16> lookup_bag_kernel_bf16;
-}  // namespace avx512
+}
 
 template <class T>
 static const LookupBagKernel<T>& kernel() {
-  const bool wide = cpu_isa() == CpuIsa::avx512;
   if constexpr (std::is_same_v<T, double>) {
     return portable::lookup_bag_kernel_f64;
   } else if constexpr (std::is_same_v<T, Half>) {
-    return wide ? avx512::lookup_bag_kernel_f16 : portable::lookup_bag_kernel_f16;
+    return lookup_bag_kernel_f16();
   } else if constexpr (std::is_same_v<T, BFloat16>) {
-    return wide ? avx512::lookup_bag_kernel_bf16 : portable::lookup_bag_kernel_bf16;
+    return lookup_bag_kernel_bf16();
   } else {
-    return wide ? avx512::lookup_bag_kernel : portable::lookup_bag_kernel;
+    return lookup_bag_kernel();
   }
 }
 

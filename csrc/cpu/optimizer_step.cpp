@@ -9,19 +9,13 @@
 
 namespace recsparse {
 
-namespace portable {
-extern const OptimizerStepKernel optimizer_step_kernel;
-}
-namespace avx512 {
-extern const OptimizerStepKernel optimizer_step_kernel;
-}
+RS_CPU_VARIANTS(OptimizerStepKernel, optimizer_step_kernel);
 
 constexpr int64_t kIdGrain = 256;        // keys
 constexpr int64_t kSlotGrain = 1 << 15;  // slots of the table
 
 void optimizer_step(const OptimizerStepArgs& args, int threads) {
-  const OptimizerStepKernel& kernel =
-      cpu_isa() == CpuIsa::avx512 ? avx512::optimizer_step_kernel : portable::optimizer_step_kernel;
+  const OptimizerStepKernel& kernel = optimizer_step_kernel();
   const Layout& layout = args.table.layout;
   const int shift = bits_for(static_cast<uint64_t>(args.count));
   const uint64_t* keys = nullptr;

@@ -26,12 +26,8 @@
 
 namespace recsparse {
 
-namespace portable {
-extern const PruneRegrowKernel prune_regrow_kernels[2];  // for values of 4 and of 2 bytes
-}
-namespace avx512 {
-extern const PruneRegrowKernel prune_regrow_kernels[2];  // for values of 4 and of 2 bytes
-}
+using PruneRegrowKernels = PruneRegrowKernel[2];  // for values of 4 and of 2 bytes
+RS_CPU_VARIANTS(PruneRegrowKernels, prune_regrow_kernels);
 
 namespace {
 
@@ -44,9 +40,7 @@ constexpr int64_t kGrain = 4096;  // candidates
 constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
 
 const PruneRegrowKernel& kernel(const PruneRegrowArgs& args) {
-  const PruneRegrowKernel* kernels =
-      cpu_isa() == CpuIsa::avx512 ? avx512::prune_regrow_kernels : portable::prune_regrow_kernels;
-  return kernels[args.value_type == ValueType::float32 ? 0 : 1];
+  return prune_regrow_kernels()[args.value_type == ValueType::float32 ? 0 : 1];
 }
 
 // Candidates are few: no vectors needed.

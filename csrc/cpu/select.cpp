@@ -18,12 +18,7 @@
 
 namespace recsparse {
 
-namespace portable {
-extern const SelectKernel select_kernel;
-}
-namespace avx512 {
-extern const SelectKernel select_kernel;
-}
+RS_CPU_VARIANTS(SelectKernel, select_kernel);
 
 namespace {
 
@@ -190,7 +185,7 @@ class Writer {
 
 Selection select_keys(const uint32_t* bits, int64_t n, uint32_t mask, int64_t k, int threads) {
   if (n < kSmall) return radix_select(cut(bits, n), mask, Bracket{}, k, threads);
-  const SelectKernel& kernel = cpu_isa() == CpuIsa::avx512 ? avx512::select_kernel : portable::select_kernel;
+  const SelectKernel& kernel = select_kernel();
   const Bracket bracket = sample_bracket(bits, n, mask, k, threads);
   Pool pool(n, threads);
   std::vector<BracketCounts> parts(threads);

@@ -60,6 +60,12 @@ def results() -> dict[str, torch.Tensor]:
             first, second = optimizer.split()
             parts = {"loss": loss, "values": table.values, "first": first, "second": second}
             out |= {f"close {kind} {dim} bpr_step_ {name}": t for name, t in parts.items()}
+            if kind in ("bits", "cols8"):
+                out |= {f"exact {kind} {dim} prune_regrow_ {name}": t for name, t in pruned(dense, mask, kind).items()}
+    for size in (1_000, 300_001):  # counted outright; bracketed by a sample first
+        values = torch.randn(size, generator=torch.Generator().manual_seed(size)).mul(64).round()  # with many ties
+        for k in (1, size // 10, size // 2, size):
+            out[f"exact select {size} {k}"] = torch.tensor(ops.select(values, k), dtype=torch.float64)
     for dtype in (torch.float16, torch.bfloat16):
         out |= small_results(dtype)
     return out
@@ -88,6 +94,19 @@ def small_results(dtype: torch.dtype) -> dict[str, torch.Tensor]:
             rounded = round_stochastic(wide.to_dense(), dtype, random)[mask]
             out[f"exact {name} rounds like the reference"] = rounded == table.values[: table.nnz]
     return out
+
+
+def pruned(dense: torch.Tensor, mask: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+    """A table and its moments after a third of its weights has made room for others."""
+    table = PackedTable.from_dense(dense, mask, kind=kind)
+    moments = torch.arange(2.0 * table.capacity)
+    rng = torch.Generator().manual_seed(table.capacity)
+    free = (~mask).view(-1).nonzero()[:, 0]
+    keys = free[torch.rand(len(free), generator=rng) < 0.7]
+    scores = torch.randn(len(keys), generator=rng)
+    amount = min(len(keys), table.capacity // 3)
+    ops.prune_regrow_(table, moments, keys, scores, drop=amount, grow=amount)
+    return {**table.state_dict(), "moments": moments}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,18 @@ from safetensors import safe_open
 from strategies import same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
+LEVELS = ("avx512", "avx2", "portable")  # best first
+# Those with a variant for each level.
+OPS = (
+    "lookup",
+    "lookup_bag",
+    "rounding",
+    "bpr_step",
+    "optimizer_step",
+    "bpr_grow_scores",
+    "select",
+    "prune_regrow",
+)
 
 
 def run(isa: str | None, *command: str) -> subprocess.CompletedProcess[str]:
@@ -29,18 +41,37 @@ def results(isa: str | None, folder: Path) -> tuple[str, dict[str, torch.Tensor]
         return saved.metadata()["isa"], {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
 
 
-def test_instruction_sets_agree(tmp_path: Path) -> None:
-    best, theirs = results(None, tmp_path)
-    if best == "portable":
-        pytest.skip("this CPU has no AVX-512 at the level of the kernels: nothing to compare the portable ones with")
-    name, portable = results("portable", tmp_path)
-    assert (best, name) == ("avx512", "portable")
-    assert portable.keys() == theirs.keys()
-    for key, tensor in portable.items():
+@pytest.fixture(scope="module")
+def best(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, torch.Tensor]]:
+    return results(None, tmp_path_factory.mktemp("best"))
+
+
+def skip_unless_below(level: str, best: str) -> None:
+    if LEVELS.index(level) <= LEVELS.index(best):
+        pytest.skip(f"the best level of this CPU is {best}: nothing to compare {level} with")
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_instruction_sets_agree(level: str, best: tuple[str, dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    skip_unless_below(level, best[0])
+    name, theirs = results(level, tmp_path)
+    assert name == level
+    assert theirs.keys() == best[1].keys()
+    for key, tensor in theirs.items():
         if key.startswith("exact"):
-            assert same_bits(tensor, theirs[key]), key
+            assert same_bits(tensor, best[1][key]), key
         else:
-            torch.testing.assert_close(tensor, theirs[key], rtol=1e-5, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(tensor, best[1][key], rtol=1e-5, atol=1e-6, msg=lambda m, key=key: f"{key}: {m}")
+
+
+@pytest.mark.parametrize("level", LEVELS[1:])
+def test_every_instruction_set_passes_the_tests_of_the_ops(
+    level: str, best: tuple[str, dict[str, torch.Tensor]]
+) -> None:
+    skip_unless_below(level, best[0])
+    files = [str(Path(__file__).with_name(f"test_{op}.py")) for op in OPS]
+    done = run(level, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not opcheck", *files)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_an_unknown_instruction_set_is_an_error_and_no_crash() -> None:
@@ -67,4 +98,4 @@ for use in (torch.ops.recsparse.cpu_isa, lambda: ops.lookup(table, ids)):
 """
     done = run("sse9", "-c", program)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == 3 * ["RECSPARSE_CPU_ISA=sse9: expected avx512 or portable"]
+    assert done.stdout.splitlines() == 3 * ["RECSPARSE_CPU_ISA=sse9: expected avx512, avx2 or portable"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import hypothesis.strategies as st
@@ -341,22 +338,3 @@ def test_opcheck(kind, dtype):
     arguments = (table.index, table.cols, table.values, problem.moments, problem.keys, problem.scores)
     arguments = tuple(tensor.clone() for tensor in arguments)  # opcheck wants no views of one buffer
     torch.library.opcheck(torch.ops.recsparse.prune_regrow_.default, (*arguments, *table.layout, 5, 5))
-
-
-@pytest.mark.skipif(os.environ.get("RECSPARSE_CPU_ISA") == "portable", reason="already the portable kernels")
-def test_portable_kernels():
-    environment = {**os.environ, "RECSPARSE_CPU_ISA": "portable"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "dense_rule or any_shape or ties",
-        __file__,
-    ]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-3000:]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -157,11 +153,3 @@ def test_bad_input(values, k, error, message):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype):
     torch.library.opcheck(torch.ops.recsparse.select.default, (normal(100).to(dtype), 10))
-
-
-@pytest.mark.skipif(os.environ.get("RECSPARSE_CPU_ISA") == "portable", reason="already the portable kernels")
-def test_portable_kernels():
-    environment = {**os.environ, "RECSPARSE_CPU_ISA": "portable"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not opcheck", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-3000:]
