@@ -84,7 +84,7 @@ def small_results(dtype: torch.dtype) -> dict[str, torch.Tensor]:
             rows = ops.lookup(table, ids)
             out[f"exact {name} lookup"] = rows
             out[f"exact {name} lookup_backward"] = torch.ops.recsparse.lookup_backward(
-                rows, table.index, table.cols, ids, *table.layout, table.capacity
+                rows, table.index, table.cols, ids, *table.layout, -1, table.capacity
             )
             triples = random_triples(200, USERS, ROWS - USERS, seed=dim)
             for each in (table, wide):
