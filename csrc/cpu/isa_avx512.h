@@ -143,20 +143,40 @@ RS_INLINE __m512i clamped_magnitude(F16 a, uint32_t largest) {
   return _mm512_min_epu32(magnitude, _mm512_set1_epi32(static_cast<int>(largest)));
 }
 RS_INLINE F16 round_stochastic(float, F16 a, RoundingKey, uint32_t) { return a; }
-RS_INLINE F16 round_stochastic(BFloat16, F16 a, RoundingKey key, uint32_t position) {
-  const __m512i noise = _mm512_and_si512(rounding_lanes(key, position), _mm512_set1_epi32(0xffff));
-  const __m512i sum = _mm512_add_epi32(clamped_magnitude(a, kLargestBFloat16), noise);
-  return with_sign_of(a, _mm512_andnot_si512(_mm512_set1_epi32(0xffff), sum));
+// The rare lanes, in full: too large, below the normal numbers, infinite or NaN.
+[[gnu::noinline, maybe_unused]] static __m512i round_rare(BFloat16, F16 a, __m512i random) {
+  const __m512i low = _mm512_set1_epi32(0xffff);
+  const __m512i sum = _mm512_add_epi32(clamped_magnitude(a, kLargestBFloat16), _mm512_and_si512(random, low));
+  return _mm512_castps_si512(with_sign_of(a, _mm512_andnot_si512(low, sum)).r);
 }
-RS_INLINE F16 round_stochastic(Half, F16 a, RoundingKey key, uint32_t position) {
-  const __m512i random = rounding_lanes(key, position), magnitude = clamped_magnitude(a, kLargestHalf);
+[[gnu::noinline, maybe_unused]] static __m512i round_rare(Half, F16 a, __m512i random) {
+  const __m512i magnitude = clamped_magnitude(a, kLargestHalf);
   const __m512i low = _mm512_set1_epi32(0x1fff), low_part = _mm512_set1_epi32(0x1fffff);
   const __m512i normal = _mm512_andnot_si512(low, _mm512_add_epi32(magnitude, _mm512_and_si512(random, low)));
   const __m512i parts = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_castsi512_ps(magnitude), _mm512_set1_ps(0x1p45f)));
   const __m512i units = _mm512_srli_epi32(_mm512_add_epi32(parts, _mm512_and_si512(random, low_part)), 21);
   const __m512 small = _mm512_mul_ps(_mm512_cvtepi32_ps(units), _mm512_set1_ps(0x1p-24f));
   const __mmask16 is_small = _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(kSmallestNormalHalf));
-  return with_sign_of(a, _mm512_mask_blend_epi32(is_small, normal, _mm512_castps_si512(small)));
+  const __m512i rounded = _mm512_mask_blend_epi32(is_small, normal, _mm512_castps_si512(small));
+  return _mm512_castps_si512(with_sign_of(a, rounded).r);
+}
+
+// Magnitudes in [first, end) keep their sign and exponent: their bits plus the noise, truncated.
+template <class S>
+RS_INLINE F16 round_lanes(F16 a, __m512i random, uint32_t noise, uint32_t first, uint32_t end) {
+  const __m512i bits = _mm512_castps_si512(a.r), low = _mm512_set1_epi32(static_cast<int>(noise));
+  const __m512i mask = _mm512_set1_epi32(static_cast<int>(kMagnitudeMask));
+  const __m512i above = _mm512_sub_epi32(_mm512_and_si512(bits, mask), _mm512_set1_epi32(static_cast<int>(first)));
+  const __mmask16 outside = _mm512_cmpge_epu32_mask(above, _mm512_set1_epi32(static_cast<int>(end - first)));
+  const __mmask16 rare = _mm512_mask_test_epi32_mask(outside, bits, mask);  // 0 is not: it stays 0 either way
+  if (__builtin_expect(rare != 0, 0)) return F16(_mm512_castsi512_ps(round_rare(S{}, a, random)));
+  return F16(_mm512_castsi512_ps(_mm512_andnot_si512(low, _mm512_add_epi32(bits, _mm512_and_si512(random, low)))));
+}
+RS_INLINE F16 round_stochastic(BFloat16, F16 a, RoundingKey key, uint32_t position) {
+  return round_lanes<BFloat16>(a, rounding_lanes(key, position), 0xffff, 0, kLargestBFloat16);
+}
+RS_INLINE F16 round_stochastic(Half, F16 a, RoundingKey key, uint32_t position) {
+  return round_lanes<Half>(a, rounding_lanes(key, position), 0x1fff, kSmallestNormalHalf, kLargestHalf);
 }
 
 // Lane i + n of a in lane i; the last n lanes are unspecified.
