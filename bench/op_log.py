@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recsparse.layout import KINDS
+from recsparse.optim import OPTIMIZERS
 from recsparse.table import PackedTable
 
 from . import inputs, memory
@@ -43,8 +44,20 @@ def _lookup(given: dict[str, Any]) -> Traffic:
 
 def _bpr_step(given: dict[str, Any]) -> Traffic:
     table = _table(given)
-    traffic = inputs.packed_gather(3 * given["users"].numel(), table, arrays=3, passes=2)
-    return replace(traffic, table=table.nbytes()["total"] + memory.nbytes(given["moments"]))
+    arrays = 1 + next(each.floats_per_weight for each in OPTIMIZERS.values() if each.code == given["optimizer"])
+    traffic = inputs.packed_gather(3 * given["users"].numel(), table, arrays=arrays, passes=2)
+    return replace(traffic, table=table.nbytes()["total"] + memory.nbytes(given["state"]))
+
+
+def _optimizer_step(given: dict[str, Any]) -> Traffic:
+    """Weights and state read and written, the gradient read: all of them, or the rows that the gradient names."""
+    table, grad, ids = _table(given), given["grad"], given["ids"]
+    state = given.get("moments", given.get("sums", table.values[:0]))
+    if ids is None or not given["lazy"]:
+        read = grad.element_size() * table.nnz if ids is None else memory.nbytes(grad, ids)
+        return Traffic(stream=2 * (table.nbytes()["values"] + memory.nbytes(state)) + read)
+    arrays = 1 + state.numel() // max(1, table.capacity)
+    return replace(inputs.packed_gather(ids.numel(), table, arrays, passes=2), stream=memory.nbytes(grad, ids))
 
 
 def _grow_scores(given: dict[str, Any]) -> Traffic:
@@ -53,7 +66,7 @@ def _grow_scores(given: dict[str, Any]) -> Traffic:
 
 def _prune_regrow(given: dict[str, Any]) -> Traffic:
     stored = _table(given).nbytes()
-    state = 0 if given["moments"] is None else memory.nbytes(given["moments"])
+    state = 0 if given["state"] is None else memory.nbytes(given["state"])
     candidates = memory.nbytes(given["keys"], given["scores"])
     # Values are read once to select; then all is read and written.
     return Traffic(stream=stored["values"] + 2 * (stored["total"] + state) + candidates)
@@ -68,6 +81,7 @@ MODELS: dict[str, Callable[[dict[str, Any]], Traffic]] = {
     "bpr_step_": _bpr_step,
     "bpr_grow_scores": _grow_scores,
     "prune_regrow_": _prune_regrow,
+    **dict.fromkeys(("adam_", "adagrad_", "rowwise_adagrad_", "sgd_"), _optimizer_step),
     "select": _values,
     "init_values_": _values,
 }

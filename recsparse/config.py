@@ -114,15 +114,17 @@ class PolicyConfig:
 
 @dataclass
 class OptimConfig:
-    """Adam on the touched rows, and the penalty of the loss.
+    """The optimiser of the touched rows, and the penalty of the loss.
 
     Attributes:
+        name: bytes of state: adam 8 a kept weight, adagrad 4 a kept weight, rowwise_adagrad 4 a row, sgd none.
         lr: learning rate.
-        betas: decay of the first and second moments.
-        eps: added to the root of the second moment.
+        betas: decay of the first and second moments of adam.
+        eps: added to the root of the second moment, or of the sum of squares of adagrad.
         l2: penalty lambda / 2 (|user|^2 + |positive|^2 + |negative|^2), mean over the mini-batch.
     """
 
+    name: Literal["adam", "adagrad", "rowwise_adagrad", "sgd"] = "adam"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

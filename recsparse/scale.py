@@ -23,7 +23,7 @@ from recsparse.config import MAX_THREADS, PolicyConfig
 from recsparse.data import Sampler, SyntheticStream
 from recsparse.errors import InvariantError, UserError
 from recsparse.models import MatrixFactorisation, Triples
-from recsparse.optim import LazyAdam
+from recsparse.optim import Adam
 from recsparse.runs import peak_rss_bytes, version
 from recsparse.table import DTYPES, PackedTable
 
@@ -79,7 +79,7 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
         std=0.01,
         dtype=DTYPES[plan.dtype],
     )
-    optimizer = LazyAdam(table, seed=seed)
+    optimizer = Adam(table, seed=seed)
     build_seconds = time.perf_counter() - start
 
     longest = min(72, n_items - 1)
@@ -99,7 +99,7 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     limit = max(1, int(CANDIDATE_SHARE * table.nnz))
     keys, scores = model.grow_scores(table, Triples(*sampler.draw(FRESH_DRAWS, min(samples, GROW_TRIPLES))), limit)
-    dropped, grown = ops.prune_regrow_(table, optimizer.moments, keys, scores, drop=limit, grow=limit)
+    dropped, grown = ops.prune_regrow_(table, optimizer.weight_state, keys, scores, drop=limit, grow=limit)
     update_seconds = time.perf_counter() - start
     training_peak = peak_rss_bytes()
 

@@ -182,7 +182,7 @@ class Trainer:
             raise UserError(f"{self.run_folder.path} is finished; raise train.epochs (or train.patience) to train on")
         try:
             self.stage.table.load_state_dict(saved.tensors["table"])
-            self.stage.optimizer.load_state_dict({**saved.tensors["optimizer"], **state["optimizer"]})
+            self.stage.optimizer.load_state_dict(saved.tensors["optimizer"])
             self.stage.load_state_dict(state["stage"])
             check_invariants(self.stage)
         except (InvariantError, ValueError, KeyError) as error:
@@ -340,15 +340,10 @@ class Trainer:
     def _save(self) -> None:
         stage = self.stage
         self.progress.wall = time.perf_counter() - self._started
-        moments = stage.optimizer.state_dict()
-        tensors = {
-            "table": stage.table.state_dict(),
-            "optimizer": {name: value for name, value in moments.items() if isinstance(value, torch.Tensor)},
-        }
+        tensors = {"table": stage.table.state_dict(), "optimizer": stage.optimizer.state_dict()}
         state = {
             "progress": self.progress.state_dict(),
             "stage": stage.state_dict(),
-            "optimizer": {name: value for name, value in moments.items() if not isinstance(value, torch.Tensor)},
             "shape": shape(stage.table),
             "config": configuration.to_dict(self.config),
             "data_hash": self.dataset.hash,
@@ -410,7 +405,7 @@ def load_table(folder: Path) -> PackedTable:
 
 
 def check_invariants(stage: Stage) -> None:
-    """nnz within the capacity, a sound index, finite weights, and no moment outside the kept weights.
+    """nnz within the capacity, a sound index, finite weights, and no state outside the kept weights.
 
     Raises:
         InvariantError: says which one fails.

@@ -8,7 +8,7 @@ from strategies import KINDS, random_table, random_triples, same_bits
 
 from recsparse import BackendError, ops
 from recsparse.backend import resolve_backend
-from recsparse.optim import LazyAdam
+from recsparse.optim import Adam
 from recsparse.table import PackedTable
 
 
@@ -32,7 +32,7 @@ def test_an_unknown_backend_is_named() -> None:
 
 def test_the_reference_never_calls_a_native_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     table = random_table("bits", 30, 33, backend="reference")
-    optimizer = LazyAdam(table)
+    optimizer = Adam(table)
     triples = random_triples(9, 10, 20)
 
     def called(*args: object) -> None:
@@ -51,7 +51,7 @@ def test_the_reference_works_end_to_end(kind: str) -> None:
     tables = [random_table(kind, 30, 33, scale=0.3, backend=backend) for backend in ("reference", "cpu")]
     triples = random_triples(50, 10, 20)
     for table in tables:
-        optimizer = LazyAdam(table)
+        optimizer = Adam(table)
         ops.bpr_step_(table, optimizer, *triples, item_offset=10, batch_size=16, l2=0.1)
         table.check_invariants()
         optimizer.check_invariants()

@@ -107,7 +107,7 @@ def test_an_update_replaces_no_more_than_the_candidate_store_holds(tmp_path: Pat
 def test_capacity_that_is_not_used_is_grown_into(tmp_path: Path) -> None:
     stage = dsl_stage(small_runs.trainer(tmp_path, small_runs.config(start="bernoulli", ratio=0.1)))
     nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
-    ops.prune_regrow_(stage.table, stage.optimizer.moments, *nothing, drop=30, grow=0)
+    ops.prune_regrow_(stage.table, stage.optimizer.weight_state, *nothing, drop=30, grow=0)
     assert stage.table.nnz == stage.table.capacity - 30
     stage.prune(stage.schedule.every, stage.context.draw_fresh(0, 64))
     assert stage.table.nnz == stage.table.capacity

@@ -15,7 +15,7 @@ from recsparse.bench.ceilings import Ceilings
 from recsparse.bench.op_log import OpLog
 from recsparse.bench.registry import Case
 from recsparse.errors import UserError
-from recsparse.optim import LazyAdam
+from recsparse.optim import Adam
 from recsparse.profiling import main
 from recsparse.table import PackedTable
 
@@ -97,7 +97,7 @@ def test_op_log_counts_calls_and_bytes() -> None:
     dense = inputs.masked_dense(Case(rows=500, dim=32, density=0.2))
     table = PackedTable.from_dense(dense, kind="bits")
     ids = torch.arange(100)
-    optimizer = LazyAdam(table)
+    optimizer = Adam(table)
     with OpLog() as log, torch.no_grad():
         expected = table.lookup(ids)
         for _ in range(3):

@@ -169,15 +169,15 @@ std::vector<double> measure(const Case& c, std::mt19937_64& random) {
   BprStepArgs args{};
   args.table = table;
   args.values = c.values;
-  args.moments = c.moments;
+  args.state = c.moments;
   args.capacity = static_cast<int64_t>(c.kept);
-  args.adam = OptimizerOptions{Optimizer::adam, 1e-3, 0.9, 0.999, 1e-8, 0};
+  args.optimizer = OptimizerOptions{Optimizer::adam, 1e-3, 0.9, 0.999, 1e-8, 0};
   args.item_offset = c.rows / 2;
   args.l2 = 1e-3f;
   BprBatch batch{};
   batch.args = &args;
   batch.count = kBatch;
-  batch.step = adam_step(args.adam, 1, true);
+  batch.step = 1;
   batch.far = far;
   batch.inverse_count = 1.0f / kBatch;
   batch.record_bytes = 64;

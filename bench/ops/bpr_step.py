@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsparse.optim import LazyAdam
+from recsparse.optim import Adam
 from recsparse.table import DTYPES, PackedTable
 
 from .. import inputs, memory
@@ -83,8 +83,8 @@ class BprProblem:
         return self.table.values.clone()
 
     @cached_property
-    def optimizer(self) -> LazyAdam:
-        return LazyAdam(self.table, lr=LR, betas=(BETA1, BETA2), eps=EPS)
+    def optimizer(self) -> Adam:
+        return Adam(self.table, lr=LR, betas=(BETA1, BETA2), eps=EPS)
 
     @cached_property
     def dense(self) -> DenseState:
@@ -104,7 +104,7 @@ class BprProblem:
     def reset_packed(self) -> None:
         self.table.values.copy_(self.packed_initial)
         self.optimizer.moments.zero_()
-        self.optimizer.step = 0
+        self.optimizer.step.zero_()
 
     def reset_dense(self) -> None:
         self.dense.w.copy_(self.initial)

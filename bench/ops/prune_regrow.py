@@ -93,24 +93,17 @@ class PruneProblem:
 
     @cached_property
     def moments(self) -> Tensor:
-        """Moments of the kept weights in the order of LazyAdam: a row's m, then its v."""
+        """Moments of the kept weights in the order of Adam: m and v of a weight side by side."""
         packed = memory.empty(2 * self.table.capacity).zero_()
-        place_m, place_v = self._moment_places()
-        packed[place_m] = self.saved.m[self.saved.mask]
-        packed[place_v] = self.saved.v[self.saved.mask]
+        packed[0 : 2 * self.table.nnz : 2] = self.saved.m[self.saved.mask]
+        packed[1 : 2 * self.table.nnz : 2] = self.saved.v[self.saved.mask]
         return packed
-
-    def _moment_places(self) -> tuple[Tensor, Tensor]:
-        counts = self.table.row_counts()
-        first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        place_m = torch.arange(len(first)) + first
-        return place_m, place_m + torch.repeat_interleave(counts, counts)
 
     def unpacked(self) -> DenseTable:
         """The packed table and its moments as they are now, dense."""
         mask = self.table.mask()
         m, v = torch.zeros_like(self.saved.m), torch.zeros_like(self.saved.v)
-        m[mask], v[mask] = (self.moments[place] for place in self._moment_places())
+        m[mask], v[mask] = self.moments[: 2 * self.table.nnz].view(-1, 2).unbind(1)
         return DenseTable(self.table.to_dense(), mask, m, v)
 
     def expected(self, number: int) -> DenseTable:

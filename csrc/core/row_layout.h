@@ -67,6 +67,11 @@ RS_INLINE int64_t block_count(const Layout& layout) {
   return layout.kind == IndexKind::full ? 0 : (layout.rows + per_block - 1) / per_block;
 }
 
+// The first word of the block of a row.
+RS_INLINE int64_t index_word(const Layout& layout, int64_t row) {
+  return layout.kind == IndexKind::full ? 0 : row / rows_per_block(layout) * block_words(layout);
+}
+
 // Number of 64-bit words of the whole index.
 RS_INLINE int64_t index_words(const Layout& layout) { return block_count(layout) * block_words(layout); }
 

@@ -138,4 +138,17 @@ RS_INLINE RowRef<0> read_row(const TableView& table, int64_t row) {
   }
 }
 
+// The same without the columns of cols8.
+RS_INLINE RowRef<0> read_span(const TableView& table, int64_t row) {
+  return table.layout.kind == IndexKind::cols8 ? locate<IndexKind::cols8, 0>(table, row) : read_row(table, row);
+}
+
+// Number of values of the rows before `row`, 0 <= row <= rows.
+RS_INLINE uint64_t values_before(const TableView& table, int64_t row) {
+  if (row < table.layout.rows) return read_span(table, row).start;
+  if (row == 0) return 0;
+  const RowRef<0> last = read_span(table, row - 1);
+  return last.start + last.count;
+}
+
 }  // namespace recsparse

@@ -2,8 +2,9 @@
 //
 // V is a float, or a vector of floats with the usual operators, `fma` and `divide_by_root(m, v, eps)` = m / (sqrt(v) +
 // eps), found by argument-dependent look-up. A functor's coefficients are folded once a step. `kState` is the number of
-// floats of state a weight has; they lie row by row: all first floats of a row, then all second floats. `kRowState` says
-// that a row has one float of state besides, which `row_update` moves before the weights of the row are updated.
+// floats of state a weight has; they lie side by side in the order of the values, so that a row's state is one run and a
+// pass over all weights needs no row boundaries. `kRowState` says that a row has one float of state besides, which
+// `row_update` moves before the weights of the row are updated.
 #pragma once
 
 #include <cstdint>

@@ -81,7 +81,7 @@ void bpr_step(const BprStepArgs& args, int threads) {
   const int shift = bits_for(static_cast<uint64_t>(3 * full));
   const int row_bits = bits_for(static_cast<uint64_t>(args.table.layout.rows));
 
-  const int64_t weight_bytes = value_bytes(args.value_type) + 8;  // and moments
+  const int64_t weight_bytes = value_bytes(args.value_type) + 4 * state_per_weight(args.optimizer.kind);
   const int64_t bytes = weight_bytes * args.capacity + 8 * index_words(args.table.layout);
   const bool far = is_far(bytes);
 
@@ -93,8 +93,8 @@ void bpr_step(const BprStepArgs& args, int threads) {
     batch.pos = args.pos + begin;
     batch.neg = args.neg + begin;
     batch.count = args.count - begin < args.batch_size ? args.count - begin : args.batch_size;
-    batch.step = adam_step(args.adam, args.step + b + 1, true);
-    batch.rounding = rounding_step(args.seed, args.step + b + 1);
+    batch.step = args.step + b + 1;
+    batch.rounding = rounding_step(args.seed, batch.step);
     batch.inverse_count = 1.0f / static_cast<float>(batch.count);
     batch.far = far;
     batch.records = work.records;

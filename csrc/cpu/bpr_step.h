@@ -1,4 +1,4 @@
-// bpr_step_: mini-batches of Bayesian personalised ranking with lazy Adam, straight on packed rows.
+// bpr_step_: mini-batches of Bayesian personalised ranking with a lazy optimiser, straight on packed rows.
 //
 // Loss of a mini-batch of B triples (u, i, j), s = e_u . e_x:
 //   1/B sum softplus(s_uj - s_ui) + l2 / (2 B) sum (|e_u|^2 + |e_i|^2 + |e_j|^2)
@@ -8,9 +8,9 @@
 // Two passes over a batch, with a barrier after each:
 //   1. per triple: decode the three rows, score, and write three *records* of what the update will need: e_j - e_i on
 //      the user's kept columns, -e_u on the positive's, e_u on the negative's, and the coefficient.
-//   2. per distinct row, in sorted order: sum the records' vectors x coefficient, add the regulariser, apply Adam.
+//   2. per distinct row, in sorted order: sum the records' vectors x coefficient, add the regulariser, apply the optimiser.
 // Pass 2 reads no other row's weights, so no dense row and no gradient tensor exists anywhere, and no third pass does.
-// Values of 16 bits are computed with as floats and written back with stochastic rounding; records and moments are floats.
+// Values of 16 bits are computed with as floats and written back with stochastic rounding; records and state are floats.
 // A record is one cache line for rows of up to 12 kept weights: what one core wrote and another reads is the cost here.
 #pragma once
 
@@ -26,8 +26,8 @@ namespace recsparse {
 struct BprStepArgs {
   TableView table;
   ValueType value_type;
-  void* values;    // [capacity]
-  float* moments;  // [2 * capacity], a row's m then its v
+  void* values;  // [capacity]
+  float* state;  // see state_floats; null where there is none
   const int64_t* users;
   const int64_t* pos;
   const int64_t* neg;
@@ -36,7 +36,7 @@ struct BprStepArgs {
   int64_t capacity;    // length of values
   int64_t item_offset;
   float l2;
-  OptimizerOptions adam;
+  OptimizerOptions optimizer;
   int64_t step;   // mini-batches done before this call
   uint64_t seed;  // of the stochastic rounding
   float* loss;    // [ceil(count / batch_size)], the softplus part
@@ -70,7 +70,7 @@ struct BprBatch {  // one mini-batch
   const int64_t* pos;
   const int64_t* neg;
   int64_t count;
-  AdamStep step;
+  int64_t step;  // number of its update, from 1
   RoundingStep rounding;
   float inverse_count;  // 1 / B
   bool far;             // see is_far

@@ -2,13 +2,13 @@
 #pragma once
 
 #include "cpu/bpr_step.h"
-#include "cpu/row_access.h"
+#include "cpu/update_row.h"
 #include "cpu/vector_math.h"
 
 namespace recsparse::RS_ISA {
 
 constexpr int kTripleAhead = 8;   // the rows of triple t + 8 and the index lines of triple t + 16 are on their way
-constexpr int kUpdateAhead = 12;  // the weights and moments of key k + 12, the record of key k + 24
+constexpr int kUpdateAhead = 12;  // the weights and state of key k + 12, the record of key k + 24
 
 template <int W>
 struct Triple {
@@ -171,64 +171,53 @@ static void bpr_score_rows(const BprBatch& batch, int64_t begin, int64_t end) {
   }
 }
 
-// One distinct row, keys [k, next): columns [c, c + 16) of its kept weights.
-template <class T>
-RS_INLINE void update_chunk(const BprBatch& batch, uint32_t room, uint64_t occurrence, int64_t k, int64_t next,
-                            const BprRecord* first, uint32_t c, F16 decay, RoundingKey rounding) {
-  const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
-  const bool far = batch.far;
-  const int n = first->count - c < 16 ? static_cast<int>(first->count - c) : 16;
-  T* w = static_cast<T*>(batch.args->values) + first->start + c;
-  float* m = batch.args->moments + 2 * first->start + c;
-  float* v = m + first->count;
-  F16 gradient = load(record_vector(batch, first, room) + c, lanes) * F16(first->coefficient);
-  for (int64_t o = k + 1; o < next; ++o) {
-    const BprRecord* record = batch.record(batch.keys[o] & occurrence);
-    gradient = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), gradient);
-  }
-  F16 weight = load_values(w, n, far), moments[2] = {load_values(m, n, far), load_values(v, n, far)};
-  gradient = fma(weight, decay, gradient);
-  update(batch.step, gradient, weight, moments);
-  store_weights(w, weight, n, far, rounding, c);
-  store_values(m, moments[0], n, far);
-  store_values(v, moments[1], n, far);
-}
-
-template <class T>
-static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
-  const T* values = static_cast<const T*>(batch.args->values);
-  const float* moments = batch.args->moments;
+template <class T, class Step>
+static void bpr_update_rows(const BprBatch& batch, const Step& step, int64_t begin, int64_t end) {
+  T* values = static_cast<T*>(batch.args->values);
+  float* state = batch.args->state;
   const uint64_t* keys = batch.keys;
   const int shift = batch.shift;
   const uint64_t occurrence = low_bits(shift);
   const uint32_t room = static_cast<uint32_t>(batch.record_bytes / 4 - 4);
   const float decay = batch.args->l2 * batch.inverse_count;
-  const auto fetch_record = [&](int64_t k) { prefetch(batch.record(keys[k] & occurrence)); };
+  const auto record_at = [&](int64_t k) { return batch.record(keys[k] & occurrence); };
   const auto fetch_row = [&](int64_t k) {
-    const BprRecord* record = batch.record(keys[k] & occurrence);
+    const BprRecord* record = record_at(k);
     prefetch_span<true>(values + record->start, record->count);
-    prefetch_span<true, 3>(moments + 2 * record->start, 2 * record->count);
+    if (Step::kState) prefetch_span<true, 3>(state + Step::kState * record->start, Step::kState * record->count);
+    if (Step::kRowState) prefetch_write(state + (keys[k] >> shift));
   };
-  for (int64_t k = begin; k < end && k < begin + 2 * kUpdateAhead; ++k) fetch_record(k);
+  for (int64_t k = begin; k < end && k < begin + 2 * kUpdateAhead; ++k) prefetch(record_at(k));
   for (int64_t k = begin; k < end && k < begin + kUpdateAhead; ++k) fetch_row(k);
   for (int64_t k = begin; k < end;) {
-    const uint64_t row = keys[k] >> shift;
+    const int64_t row = static_cast<int64_t>(keys[k] >> shift);
     int64_t next = k;
     do {
-      if (next + 2 * kUpdateAhead < end) fetch_record(next + 2 * kUpdateAhead);
+      if (next + 2 * kUpdateAhead < end) prefetch(record_at(next + 2 * kUpdateAhead));
       if (next + kUpdateAhead < end) fetch_row(next + kUpdateAhead);
       ++next;
-    } while (next < end && keys[next] >> shift == row);
-    const BprRecord* first = batch.record(keys[k] & occurrence);
+    } while (next < end && static_cast<int64_t>(keys[next] >> shift) == row);
+    const BprRecord* first = record_at(k);
     const F16 pull(decay * static_cast<float>(next - k));
-    const RoundingKey rounding = rounding_key(batch.rounding, static_cast<int64_t>(row));
-    uint32_t c = 0;
-    do {
-      update_chunk<T>(batch, room, occurrence, k, next, first, c, pull, rounding);
-      c += 16;
-    } while (c < first->count);
+    const auto gradient = [&](uint32_t c, F16 weight) {
+      const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
+      F16 sum = load(record_vector(batch, first, room) + c, lanes) * F16(first->coefficient);
+      for (int64_t o = k + 1; o < next; ++o) {
+        const BprRecord* record = record_at(o);
+        sum = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), sum);
+      }
+      return fma(weight, pull, sum);
+    };
+    update_row(step, values, state, row, first->start, first->count, batch.far, rounding_key(batch.rounding, row),
+               gradient);
     k = next;
   }
+}
+
+template <class T>
+static void bpr_update(const BprBatch& batch, int64_t begin, int64_t end) {
+  with_step(batch.args->optimizer, batch.step, true,
+            [&](const auto& step) { bpr_update_rows<T>(batch, step, begin, end); });
 }
 
 template <class T, IndexKind K>

@@ -28,27 +28,13 @@ class FirstFault {
   std::atomic<int64_t> at_{INT64_MAX};
 };
 
-// Number of kept weights, from the last row.
-int64_t kept_weights(const TableView& table) {
-  if (table.layout.rows == 0) return 0;
-  if (table.layout.kind == IndexKind::cols8) {
-    const RowRef<0> last = locate<IndexKind::cols8, 0>(table, table.layout.rows - 1);
-    return static_cast<int64_t>(last.start) + last.count;
-  }
-  const RowRef<0> last = read_row(table, table.layout.rows - 1);
-  return static_cast<int64_t>(last.start) + last.count;
-}
-
-// Start and count without reading the columns of cols8.
-RowRef<0> row_span(const TableView& table, int64_t row) {
-  return table.layout.kind == IndexKind::cols8 ? locate<IndexKind::cols8, 0>(table, row) : read_row(table, row);
-}
+int64_t kept_weights(const TableView& table) { return static_cast<int64_t>(values_before(table, table.layout.rows)); }
 
 }  // namespace
 
 void row_counts(const TableView& table, int64_t* counts, int threads) {
   parallel_for(table.layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) counts[row] = row_span(table, row).count;
+    for (int64_t row = begin; row < end; ++row) counts[row] = read_span(table, row).count;
   });
 }
 
@@ -68,7 +54,7 @@ std::string check_index(const TableView& table, int64_t capacity, int threads) {
       uint64_t expected = table.index[block * words];
       const int64_t last = (block + 1) * per_block < layout.rows ? (block + 1) * per_block : layout.rows;
       for (int64_t row = block * per_block; row < last; ++row) {
-        const RowRef<0> ref = row_span(table, row);
+        const RowRef<0> ref = read_span(table, row);
         bool beyond = static_cast<int>(ref.count) > layout.dim;
         if (layout.kind == IndexKind::bits) {
           for (int i = 0; i < RowRef<0>::kMaskWords64; ++i)
@@ -92,7 +78,7 @@ std::string check_index(const TableView& table, int64_t capacity, int threads) {
   FirstFault column;
   parallel_for(layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const RowRef<0> ref = row_span(table, row);
+      const RowRef<0> ref = read_span(table, row);
       int before = -1;
       for (uint32_t i = 0; i < ref.count; ++i) {
         const int col = table.cols[ref.start + i];
@@ -102,30 +88,6 @@ std::string check_index(const TableView& table, int64_t capacity, int threads) {
     }
   });
   if (column.found()) return "the columns of row " + column.at() + " do not ascend within 0.." + dim;
-  return "";
-}
-
-std::string check_moments(const TableView& table, const float* moments, int64_t capacity, int threads) {
-  FirstFault infinite, negative, behind;
-  parallel_for(table.layout.rows, kRowGrain, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const RowRef<0> ref = row_span(table, row);
-      const float* m = moments + 2 * ref.start;
-      for (uint32_t i = 0; i < 2 * ref.count; ++i) {
-        if (!std::isfinite(m[i])) infinite.report(row);
-        if (i >= ref.count && m[i] < 0) negative.report(row);
-      }
-    }
-  });
-  const int64_t kept = kept_weights(table);
-  parallel_for(2 * (capacity - kept), kRowGrain, threads, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      if (moments[2 * kept + i] != 0) behind.report(2 * kept + i);
-    }
-  });
-  if (infinite.found()) return "a moment of row " + infinite.at() + " is not finite";
-  if (negative.found()) return "a second moment of row " + negative.at() + " is negative";
-  if (behind.found()) return "moment " + behind.at() + " lies behind the kept weights and is not zero";
   return "";
 }
 

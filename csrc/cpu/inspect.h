@@ -1,4 +1,4 @@
-// row_counts, column_mask, check_index, check_moments: what a table holds, and whether its format is intact. Used on every load and,
+// row_counts, column_mask, check_index: what a table holds, and whether its format is intact. Used on every load and,
 // where asked for, after every step.
 #pragma once
 
@@ -18,9 +18,5 @@ void column_mask(const TableView& table, int column, uint8_t* kept, int threads)
 // Empty, or what is wrong: block starts, row lengths, columns (in range, ascending), room. Reads nothing that the index
 // has not shown to be in bounds, so any bytes may be given.
 std::string check_index(const TableView& table, int64_t capacity, int threads);
-
-// Empty, or what is wrong with moments [2 * capacity] of a table whose index is intact: not finite, a negative second
-// moment, a moment behind the kept weights.
-std::string check_moments(const TableView& table, const float* moments, int64_t capacity, int threads);
 
 }  // namespace recsparse

@@ -115,6 +115,27 @@ RS_INLINE F16 compress(F16 a, uint32_t mask) {
              _mm256_and_ps(packed.hi, _mm256_castsi256_ps(lane_range(0, count - 8))));
 }
 
+// Sixteen pairs in memory order, and their first and second elements.
+struct Pairs {
+  F16 a, b;
+};
+RS_INLINE __m256 in_order(__m256 a) {  // the middle quarters change places
+  return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xd8));
+}
+RS_INLINE Pairs split_pairs(Pairs x) {
+  const F16 first(in_order(_mm256_shuffle_ps(x.a.lo, x.a.hi, 0x88)), in_order(_mm256_shuffle_ps(x.b.lo, x.b.hi, 0x88)));
+  const F16 second(in_order(_mm256_shuffle_ps(x.a.lo, x.a.hi, 0xdd)),
+                   in_order(_mm256_shuffle_ps(x.b.lo, x.b.hi, 0xdd)));
+  return Pairs{first, second};
+}
+RS_INLINE Pairs join_pairs(Pairs x) {
+  const auto join = [](__m256 a, __m256 b) {
+    const __m256 low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    return F16(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31));
+  };
+  return Pairs{join(x.a.lo, x.b.lo), join(x.a.hi, x.b.hi)};
+}
+
 // ---- memory ------------------------------------------------------------------------------------------------------
 
 RS_INLINE F16 load(const float* p) { return F16(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }

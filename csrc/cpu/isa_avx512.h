@@ -184,6 +184,21 @@ RS_INLINE F16 shift_down(F16 a, int n) {
   return F16(_mm512_permutexvar_ps(_mm512_add_epi32(lane_numbers(), _mm512_set1_epi32(n)), a.r));
 }
 
+// Sixteen pairs in memory order, and their first and second elements.
+struct Pairs {
+  F16 a, b;
+};
+RS_INLINE Pairs split_pairs(Pairs x) {
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+  return Pairs{F16(_mm512_permutex2var_ps(x.a.r, even, x.b.r)), F16(_mm512_permutex2var_ps(x.a.r, odd, x.b.r))};
+}
+RS_INLINE Pairs join_pairs(Pairs x) {
+  const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+  return Pairs{F16(_mm512_permutex2var_ps(x.a.r, low, x.b.r)), F16(_mm512_permutex2var_ps(x.a.r, high, x.b.r))};
+}
+
 // Ascending values of a go to the lanes of `mask` in ascending order, zero elsewhere.
 RS_INLINE F16 expand(F16 a, uint32_t mask) { return F16(_mm512_maskz_expand_ps(static_cast<__mmask16>(mask), a.r)); }
 // The same from the consecutive values at p; reads popcount(mask) of them.

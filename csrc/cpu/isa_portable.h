@@ -175,6 +175,27 @@ RS_INLINE F16 exp2_integer(F16 n) {
   return out;
 }
 
+// Sixteen pairs in memory order, and their first and second elements.
+struct Pairs {
+  F16 a, b;
+};
+RS_INLINE Pairs split_pairs(Pairs x) {
+  Pairs out;
+  for (int i = 0; i < 8; ++i) {
+    out.a.r[i] = x.a.r[2 * i], out.b.r[i] = x.a.r[2 * i + 1];
+    out.a.r[8 + i] = x.b.r[2 * i], out.b.r[8 + i] = x.b.r[2 * i + 1];
+  }
+  return out;
+}
+RS_INLINE Pairs join_pairs(Pairs x) {
+  Pairs out;
+  for (int i = 0; i < 8; ++i) {
+    out.a.r[2 * i] = x.a.r[i], out.a.r[2 * i + 1] = x.b.r[i];
+    out.b.r[2 * i] = x.a.r[8 + i], out.b.r[2 * i + 1] = x.b.r[8 + i];
+  }
+  return out;
+}
+
 RS_INLINE F16 divide_by_root(F16 m, F16 v, F16 eps) {
   F16 out;
   for (int i = 0; i < 16; ++i) out.r[i] = m.r[i] / (__builtin_sqrtf(v.r[i]) + eps.r[i]);

@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "core/half.h"
+#include "core/rounding.h"
 #include "core/row_layout.h"
 #include "cpu/optimizer.h"
 
@@ -18,16 +20,19 @@ enum class GradientForm { packed, dense, rows };
 
 struct OptimizerStepArgs {
   TableView table;
-  float* values;
+  ValueType value_type;
+  void* values;  // [capacity]
   float* state;  // see state_floats; null where there is none
   int64_t capacity;
   GradientForm form;
-  const float* grad;
+  ValueType grad_type;
+  const void* grad;
   const int64_t* ids;  // [count]; valid, see find_bad_id
   int64_t count;
   OptimizerOptions options;
   bool lazy;
   int64_t step;         // number of this step, from 1
+  uint64_t seed;        // of the stochastic rounding
   uint64_t* workspace;  // 2 * count words
 };
 
@@ -36,22 +41,18 @@ void optimizer_step(const OptimizerStepArgs& args, int threads);
 
 // ---- between the driver and the kernels --------------------------------------------------------------------------
 
-// A row to be updated; `gradient` is in packed order.
-struct RowUpdate {
-  int64_t row;
-  uint64_t start;
-  uint32_t count;
-  const float* gradient;
+// Sorted keys row << shift | position of the rows that a gradient names.
+struct RowKeys {
+  const uint64_t* keys;
+  int shift;
+  int64_t at, end;
 };
 
-constexpr int kUpdateRows = 32;  // rows collected before they are updated
-
 struct OptimizerStepKernel {
-  // Rows [begin, end) of the table, of whose sorted keys (row << shift | position) `keys` is the first; or, lazy, the rows
-  // of the keys [begin, end).
-  void (*full)(const OptimizerStepArgs& args, const uint64_t* keys, const uint64_t* keys_end, int shift, int64_t begin,
-               int64_t end);
-  void (*lazy)(const OptimizerStepArgs& args, const uint64_t* keys, int shift, bool far, int64_t begin, int64_t end);
+  // Rows [begin, end) of the table; `keys` starts with the first key of these rows, if the gradient has any.
+  void (*full)(const OptimizerStepArgs& args, RowKeys keys, int64_t begin, int64_t end);
+  // The rows of the keys [keys.at, keys.end). far: see is_far.
+  void (*lazy)(const OptimizerStepArgs& args, RowKeys keys, bool far);
 };
 
 }  // namespace recsparse

@@ -164,20 +164,18 @@ class Scratch {
       candidates = std::max(candidates, slab.candidates);
     }
     const int64_t survivors = std::min(old_count, new_count) + 64;  // vectors are stored whole
-    const bool moments = args.moments != nullptr, cols = args.layout.kind == IndexKind::cols8;
-    bits_.reset(new uint64_t[words(old_count) * 3 + words(new_count) * 3]);
+    const bool cols = args.layout.kind == IndexKind::cols8;
+    bits_.reset(new uint64_t[words(old_count) + words(new_count)]);
     grown_.reset(new int64_t[candidates + 1]);
     values_.reset(new char[survivors * value_bytes(args.value_type)]);
-    moments_.reset(new float[moments ? 2 * survivors : 0]);
+    state_.reset(new float[args.state_per_weight * survivors]);
     cols_.reset(new uint8_t[cols ? survivors : 0]);
     pointers.keep = bits_.get();
-    pointers.keep_twice = pointers.keep + words(old_count);
-    pointers.survivor = pointers.keep_twice + 2 * words(old_count);
-    pointers.survivor_twice = pointers.survivor + words(new_count);
+    pointers.survivor = pointers.keep + words(old_count);
     pointers.grown = grown_.get();
     pointers.grown_count = 0;
     pointers.values = values_.get();
-    pointers.moments = moments_.get();
+    pointers.state = state_.get();
     pointers.cols = cols_.get();
   }
 
@@ -190,7 +188,7 @@ class Scratch {
   std::unique_ptr<uint64_t[]> bits_;
   std::unique_ptr<int64_t[]> grown_;
   std::unique_ptr<char[]> values_;
-  std::unique_ptr<float[]> moments_;
+  std::unique_ptr<float[]> state_;
   std::unique_ptr<uint8_t[]> cols_;
 };
 
@@ -262,7 +260,8 @@ PruneRegrowResult prune_regrow(const PruneRegrowArgs& args, int threads) {
   }
   const int64_t bytes = value_bytes(args.value_type);
   clear(static_cast<char*>(args.values), bytes * new_nnz, bytes * args.capacity, threads);
-  if (args.moments) clear(args.moments, 2 * new_nnz, 2 * args.capacity, threads);
+  const int64_t per_weight = args.state_per_weight;
+  if (per_weight) clear(args.state, per_weight * new_nnz, per_weight * args.capacity, threads);
   if (args.layout.kind == IndexKind::cols8) clear(args.cols, new_nnz, args.capacity, threads);
   result.dropped = dropped;
   result.grown = grown;

@@ -13,8 +13,9 @@ struct PruneRegrowArgs {
   uint64_t* index;
   uint8_t* cols;  // [capacity] for cols8
   ValueType value_type;
-  void* values;    // [capacity]
-  float* moments;  // [2 * capacity] or null: m and v of a row are adjacent, at twice the start of its values
+  void* values;          // [capacity]
+  float* state;          // [state_per_weight * capacity], in the order of the values, or null
+  int state_per_weight;  // floats of optimiser state of a weight: 0, 1 or 2
   int64_t capacity;
   const int64_t* keys;  // [candidates] row * dim + column, ascending, of slots that are not kept
   const float* scores;  // [candidates]
@@ -60,16 +61,19 @@ struct Slab {
   int64_t first_candidate, candidates;
 };
 
+// The state of a weight that has two floats of it: they move together.
+struct StatePair {
+  float first, second;
+};
+
 // Where a slab waits between being read and being written. Bit streams are in units of 64-bit words with one spare.
 struct SlabScratch {
-  uint64_t* keep;            // a bit for each old value: it stays
-  uint64_t* keep_twice;      // the same in the order of the moments
-  uint64_t* survivor;        // a bit for each new value: it is old, not grown
-  uint64_t* survivor_twice;  // the same in the order of the moments
-  int64_t* grown;            // chosen keys, then INT64_MAX
+  uint64_t* keep;      // a bit for each old value: it stays
+  uint64_t* survivor;  // a bit for each new value: it is old, not grown
+  int64_t* grown;      // chosen keys, then INT64_MAX
   int64_t grown_count;
   void* values;  // survivors only, packed
-  float* moments;
+  float* state;
   uint8_t* cols;
 };
 
@@ -79,7 +83,7 @@ struct PruneRegrowKernel {
   void (*count)(const void* values, int64_t first, int64_t size, uint32_t threshold, int64_t* above, int64_t* equal);
   // Copies what stays of a slab to `scratch` and writes the slab's new index, which does not move.
   void (*read)(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch);
-  // Writes the slab's new values, moments and columns.
+  // Writes the slab's new values, state and columns.
   void (*write)(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch);
 };
 

@@ -147,6 +147,22 @@ RS_INLINE void expand(T* dst, const T* src, const uint64_t* stream, int64_t n) {
   }
 }
 
+// Pairs are a word each: no branch, what does not stay is overwritten.
+RS_INLINE bool bit_at(const uint64_t* stream, int64_t i) { return stream[i >> 6] >> (i & 63) & 1; }
+RS_INLINE void compress(StatePair* dst, const StatePair* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    *dst = src[i];
+    dst += bit_at(stream, i);
+  }
+}
+RS_INLINE void expand(StatePair* dst, const StatePair* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    const bool set = bit_at(stream, i);
+    dst[i] = set ? *src : StatePair{};
+    src += set;
+  }
+}
+
 }  // namespace recsparse::avx2
 
 #include "cpu/prune_regrow_kernel.h"

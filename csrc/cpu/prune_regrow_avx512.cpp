@@ -100,6 +100,18 @@ RS_INLINE void compress(float* dst, const float* src, const uint64_t* stream, in
   }
 }
 
+RS_INLINE __mmask8 bits8(const uint64_t* stream, int64_t i) {
+  return static_cast<__mmask8>(reinterpret_cast<const uint8_t*>(stream)[i >> 3]);
+}
+RS_INLINE void compress(StatePair* dst, const StatePair* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; i += 8) {
+    const __mmask8 lanes = static_cast<__mmask8>(lanes_at(i, n, 8));
+    const __mmask8 bits = static_cast<__mmask8>(bits8(stream, i) & lanes);
+    _mm512_storeu_pd(dst, _mm512_maskz_compress_pd(bits, _mm512_maskz_loadu_pd(lanes, src + i)));
+    dst += __builtin_popcount(bits);
+  }
+}
+
 RS_INLINE void compress(uint16_t* dst, const uint16_t* src, const uint64_t* stream, int64_t n) {
   for (int64_t i = 0; i < n; i += 32) {
     const __mmask32 lanes = static_cast<__mmask32>(lanes_at(i, n, 32)), bits = bits32(stream, i) & lanes;
@@ -122,6 +134,15 @@ RS_INLINE void expand(float* dst, const float* src, const uint64_t* stream, int6
     const __mmask16 lanes = static_cast<__mmask16>(lanes_at(i, n, 16));
     const __mmask16 bits = static_cast<__mmask16>(bits16(stream, i) & lanes);
     _mm512_mask_storeu_ps(dst + i, lanes, _mm512_maskz_expand_ps(bits, _mm512_loadu_ps(src)));
+    src += __builtin_popcount(bits);
+  }
+}
+
+RS_INLINE void expand(StatePair* dst, const StatePair* src, const uint64_t* stream, int64_t n) {
+  for (int64_t i = 0; i < n; i += 8) {
+    const __mmask8 lanes = static_cast<__mmask8>(lanes_at(i, n, 8));
+    const __mmask8 bits = static_cast<__mmask8>(bits8(stream, i) & lanes);
+    _mm512_mask_storeu_pd(dst + i, lanes, _mm512_maskz_expand_pd(bits, _mm512_loadu_pd(src)));
     src += __builtin_popcount(bits);
   }
 }

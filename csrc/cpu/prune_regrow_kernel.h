@@ -4,7 +4,7 @@
 //
 // Values are only ever moved by two dense streams: compress drops what leaves, expand opens zeros for what enters. Rows
 // matter to bits alone: a bit for each value says whether it stays, and the loop over rows turns those bits into the new
-// index and, because a row's m and v are adjacent, repeats them for the moments.
+// index. Optimiser state lies in the order of the values, so the same bits move it.
 #pragma once
 
 #include <cstring>
@@ -56,13 +56,6 @@ struct RowBits {
       if (sizes[i] > 32) stream.put(bits[i] >> 32, sizes[i] - 32);
     }
   }
-
-  // For streams that hold a row's bits twice: for its m and for its v.
-  RS_INLINE_MEMBER void append_twice(BitWriter& stream, int pieces) const {
-    if (pieces == 1 && sizes[0] <= 16) return stream.put(bits[0] | bits[0] << sizes[0], 2 * sizes[0]);
-    append(stream, pieces);
-    append(stream, pieces);
-  }
 };
 
 RS_INLINE void choose_grown(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab,
@@ -77,20 +70,14 @@ RS_INLINE void choose_grown(const PruneRegrowArgs& args, const uint32_t* score_k
   scratch->grown_count = count;
 }
 
-struct Streams {
-  BitWriter keep_twice, survivor, survivor_twice;
-  RS_INLINE_MEMBER explicit Streams(SlabScratch* s)
-      : keep_twice(s->keep_twice), survivor(s->survivor), survivor_twice(s->survivor_twice) {}
-};
-
 // W: mask words of a row, 0 when not known at compile time.
-template <int W, bool Moments>
+template <int W>
 static void rebuild_bits(const PruneRegrowArgs& args, const Slab& slab, SlabScratch* scratch) {
   const int dim = args.layout.dim, words = W ? W : mask_words(dim), pieces = (words + 1) / 2;
   const int per_block = bits_rows_per_block(words), block_words = bits_block_words(words);
   const bool growing = scratch->grown_count > 0;
   const int64_t* grown = scratch->grown;
-  Streams streams(scratch);
+  BitWriter survivor(scratch->survivor);
   uint64_t* block = args.index + slab.first_row / per_block * block_words;
   int64_t at = 0, key = slab.first_row * dim, start = slab.new_start;
   for (int64_t row = 0; row < slab.rows; row += per_block, block += block_words) {
@@ -116,11 +103,7 @@ static void rebuild_bits(const PruneRegrowArgs& args, const Slab& slab, SlabScra
         std::memcpy(mask, &after, nbytes);
         mask += nbytes;
       }
-      if (Moments) stays.append_twice(streams.keep_twice, pieces);
-      if (growing) {
-        old.append(streams.survivor, pieces);
-        if (Moments) old.append_twice(streams.survivor_twice, pieces);
-      }
+      if (growing) old.append(survivor, pieces);
     }
   }
 }
@@ -146,10 +129,10 @@ RS_INLINE RowBits merge_columns(const uint8_t* cols, int survivors, int64_t key,
 // Surviving columns are already packed in scratch->cols.
 static void rebuild_cols8(const PruneRegrowArgs& args, const Slab& slab, SlabScratch* scratch) {
   const int dim = args.layout.dim, per_block = length_rows_per_block(dim);
-  const bool growing = scratch->grown_count > 0, moments = args.moments != nullptr, wide = dim == 256;
+  const bool growing = scratch->grown_count > 0, wide = dim == 256;
   const int64_t* grown = scratch->grown;
   const uint8_t* cols = scratch->cols;
-  Streams streams(scratch);
+  BitWriter survivor(scratch->survivor);
   uint64_t* block = args.index + slab.first_row / per_block * 8;
   int64_t at = 0, key = slab.first_row * dim, start = slab.new_start;
   for (int64_t row = 0; row < slab.rows; row += per_block, block += 8) {
@@ -167,13 +150,10 @@ static void rebuild_cols8(const PruneRegrowArgs& args, const Slab& slab, SlabScr
         at += stays.sizes[pieces];
         survivors += popcount64(stays.bits[pieces]);
       }
-      if (moments) stays.append_twice(streams.keep_twice, pieces);
       int after = survivors;
       if (growing) {
         const RowBits old = merge_columns(cols, survivors, key, key + dim, &grown, &after);
-        const int filled = (after + 63) / 64;
-        old.append(streams.survivor, filled);
-        if (moments) old.append_twice(streams.survivor_twice, filled);
+        old.append(survivor, (after + 63) / 64);
       }
       cols += survivors;
       const uint16_t new_length = static_cast<uint16_t>(after);
@@ -193,6 +173,17 @@ static void count_values(const void* values, int64_t first, int64_t size, uint32
   count_keys(static_cast<const V*>(values) + first, size, threshold, above, equal);
 }
 
+template <class S>
+RS_INLINE void compress_state(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch) {
+  const S* state = reinterpret_cast<const S*>(args.state) + slab.old_start;
+  compress(reinterpret_cast<S*>(scratch.state), state, scratch.keep, slab.old_count);
+}
+template <class S>
+RS_INLINE void expand_state(const PruneRegrowArgs& args, const Slab& slab, const SlabScratch& scratch) {
+  S* state = reinterpret_cast<S*>(args.state) + slab.new_start;
+  expand(state, reinterpret_cast<const S*>(scratch.state), scratch.survivor, slab.new_count);
+}
+
 template <class V>
 static void read_slab(const PruneRegrowArgs& args, const uint32_t* score_keys, const Slab& slab, SlabScratch* scratch) {
   const V* values = static_cast<const V*>(args.values) + slab.old_start;
@@ -202,17 +193,11 @@ static void read_slab(const PruneRegrowArgs& args, const uint32_t* score_keys, c
     compress(scratch->cols, args.cols + slab.old_start, scratch->keep, slab.old_count);
     rebuild_cols8(args, slab, scratch);
   } else {
-    const int words = mask_words(args.layout.dim);
-    if (args.moments) {
-      words == 2 ? rebuild_bits<2, true>(args, slab, scratch) : rebuild_bits<0, true>(args, slab, scratch);
-    } else {
-      words == 2 ? rebuild_bits<2, false>(args, slab, scratch) : rebuild_bits<0, false>(args, slab, scratch);
-    }
+    mask_words(args.layout.dim) == 2 ? rebuild_bits<2>(args, slab, scratch) : rebuild_bits<0>(args, slab, scratch);
   }
   compress(static_cast<V*>(scratch->values), values, scratch->keep, slab.old_count);
-  if (args.moments) {
-    compress(scratch->moments, args.moments + 2 * slab.old_start, scratch->keep_twice, 2 * slab.old_count);
-  }
+  if (args.state_per_weight == 1) compress_state<float>(args, slab, *scratch);
+  if (args.state_per_weight == 2) compress_state<StatePair>(args, slab, *scratch);
 }
 
 template <class V>
@@ -220,16 +205,18 @@ static void write_slab(const PruneRegrowArgs& args, const Slab& slab, const Slab
   const size_t count = static_cast<size_t>(slab.new_count);
   V* values = static_cast<V*>(args.values) + slab.new_start;
   const V* survivors = static_cast<const V*>(scratch.values);
-  float* moments = args.moments ? args.moments + 2 * slab.new_start : nullptr;
+  const size_t state_bytes = sizeof(float) * static_cast<size_t>(args.state_per_weight);
   uint8_t* cols = args.layout.kind == IndexKind::cols8 ? args.cols + slab.new_start : nullptr;
   if (scratch.grown_count == 0) {
     std::memcpy(values, survivors, sizeof(V) * count);
-    if (moments) std::memcpy(moments, scratch.moments, 8 * count);
+    if (state_bytes)
+      std::memcpy(args.state + args.state_per_weight * slab.new_start, scratch.state, state_bytes * count);
     if (cols) std::memcpy(cols, scratch.cols, count);
     return;
   }
   expand(values, survivors, scratch.survivor, slab.new_count);
-  if (moments) expand(moments, scratch.moments, scratch.survivor_twice, 2 * slab.new_count);
+  if (args.state_per_weight == 1) expand_state<float>(args, slab, scratch);
+  if (args.state_per_weight == 2) expand_state<StatePair>(args, slab, scratch);
   if (!cols) return;
   expand(cols, scratch.cols, scratch.survivor, slab.new_count);
   // Both the grown keys and the gaps are in row-major order.

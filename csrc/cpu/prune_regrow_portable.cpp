@@ -62,7 +62,7 @@ template <class T>
 RS_INLINE void expand(T* dst, const T* src, const uint64_t* stream, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const bool set = bit_at(stream, i);
-    dst[i] = set ? *src : T(0);
+    dst[i] = set ? *src : T{};
     src += set;
   }
 }

@@ -30,28 +30,18 @@ std::string check_index_cpu(const at::Tensor& index, const at::Tensor& cols, int
   return check_index(check_index("check_index", index, cols, capacity, kind, rows, dim), capacity, op_threads());
 }
 
-std::string check_moments_cpu(const at::Tensor& moments, const at::Tensor& index, const at::Tensor& cols, int64_t kind,
-                              int64_t rows, int64_t dim) {
-  check_vector(moments, "check_moments", "moments", at::kFloat);
-  const int64_t capacity = moments.numel() / 2;
-  const TableView table = check_index("check_moments", index, cols, capacity, kind, rows, dim);
-  return check_moments(table, moments.const_data_ptr<float>(), capacity, op_threads());
-}
-
 }  // namespace
 
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def("row_counts(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> Tensor");
   m.def("column_mask(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim, int column) -> Tensor");
   m.def("check_index(Tensor index, Tensor cols, int capacity, int kind, int rows, int dim) -> str");
-  m.def("check_moments(Tensor moments, Tensor index, Tensor cols, int kind, int rows, int dim) -> str");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
   m.impl("row_counts", row_counts_cpu);
   m.impl("column_mask", column_mask_cpu);
   m.impl("check_index", check_index_cpu);
-  m.impl("check_moments", check_moments_cpu);
 }
 
 }  // namespace recsparse

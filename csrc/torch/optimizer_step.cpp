@@ -24,13 +24,17 @@ struct Call {
   const at::Tensor& cols;
   const at::Tensor& grad;
   const std::optional<at::Tensor>& ids;
-  int64_t kind, rows, dim;
+  int64_t kind, rows, dim, seed;
 };
 
 void check_gradient(const Call& call, OptimizerStepArgs& args) {
   const char* op = call.op;
-  check_tensor(call.grad, op, "grad", at::kFloat);
-  args.grad = call.grad.const_data_ptr<float>();
+  const at::ScalarType dtype = call.grad.scalar_type();
+  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == call.values.scalar_type(), op, ": grad has dtype ", dtype,
+                   ", expected Float", call.values.scalar_type() == at::kFloat ? "" : " or that of values");
+  check_tensor(call.grad, op, "grad", dtype);
+  args.grad_type = value_type(call.grad);
+  args.grad = call.grad.const_data_ptr();
   args.ids = nullptr;
   args.count = 0;
   const at::IntArrayRef shape = call.grad.sizes();
@@ -56,10 +60,10 @@ void check_gradient(const Call& call, OptimizerStepArgs& args) {
 }
 
 void run(const Call& call, const OptimizerOptions& options, bool lazy) {
-  check_vector(call.values, call.op, "values", at::kFloat);
   OptimizerStepArgs args;
   args.table = check_table(call.op, call.index, call.cols, call.values, call.kind, call.rows, call.dim);
-  args.values = call.values.mutable_data_ptr<float>();
+  args.value_type = value_type(call.values);
+  args.values = call.values.mutable_data_ptr();
   args.capacity = call.values.numel();
   args.state = nullptr;
   if (call.state) {
@@ -71,6 +75,7 @@ void run(const Call& call, const OptimizerOptions& options, bool lazy) {
   check_gradient(call, args);
   args.options = options;
   args.lazy = lazy;
+  args.seed = static_cast<uint64_t>(call.seed);
   int64_t* step = call.step.mutable_data_ptr<int64_t>();
   args.step = *step + 1;
   at::Tensor workspace = at::empty({2 * args.count}, call.index.options());
@@ -85,30 +90,30 @@ void run(const Call& call, const OptimizerOptions& options, bool lazy) {
 void adam_cpu(at::Tensor& values, at::Tensor& moments, at::Tensor& step, const at::Tensor& index,
               const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind,
               int64_t rows, int64_t dim, double lr, double beta1, double beta2, double eps, double weight_decay,
-              bool lazy) {
-  run({"adam_", values, &moments, "moments", step, index, cols, grad, ids, kind, rows, dim},
+              bool lazy, int64_t seed) {
+  run({"adam_", values, &moments, "moments", step, index, cols, grad, ids, kind, rows, dim, seed},
       {Optimizer::adam, lr, beta1, beta2, eps, weight_decay}, lazy);
 }
 
 void adagrad_cpu(at::Tensor& values, at::Tensor& sums, at::Tensor& step, const at::Tensor& index,
                  const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind,
-                 int64_t rows, int64_t dim, double lr, double eps, double weight_decay, bool lazy) {
-  run({"adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim},
+                 int64_t rows, int64_t dim, double lr, double eps, double weight_decay, bool lazy, int64_t seed) {
+  run({"adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim, seed},
       {Optimizer::adagrad, lr, 0, 0, eps, weight_decay}, lazy);
 }
 
 void rowwise_adagrad_cpu(at::Tensor& values, at::Tensor& sums, at::Tensor& step, const at::Tensor& index,
                          const at::Tensor& cols, const at::Tensor& grad, const std::optional<at::Tensor>& ids,
-                         int64_t kind, int64_t rows, int64_t dim, double lr, double eps, double weight_decay,
-                         bool lazy) {
-  run({"rowwise_adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim},
+                         int64_t kind, int64_t rows, int64_t dim, double lr, double eps, double weight_decay, bool lazy,
+                         int64_t seed) {
+  run({"rowwise_adagrad_", values, &sums, "sums", step, index, cols, grad, ids, kind, rows, dim, seed},
       {Optimizer::rowwise_adagrad, lr, 0, 0, eps, weight_decay}, lazy);
 }
 
 void sgd_cpu(at::Tensor& values, at::Tensor& step, const at::Tensor& index, const at::Tensor& cols,
              const at::Tensor& grad, const std::optional<at::Tensor>& ids, int64_t kind, int64_t rows, int64_t dim,
-             double lr, double weight_decay, bool lazy) {
-  run({"sgd_", values, nullptr, "", step, index, cols, grad, ids, kind, rows, dim},
+             double lr, double weight_decay, bool lazy, int64_t seed) {
+  run({"sgd_", values, nullptr, "", step, index, cols, grad, ids, kind, rows, dim, seed},
       {Optimizer::sgd, lr, 0, 0, 0, weight_decay}, lazy);
 }
 
@@ -117,17 +122,17 @@ void sgd_cpu(at::Tensor& values, at::Tensor& step, const at::Tensor& index, cons
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def(
       "adam_(Tensor(a!) values, Tensor(b!) moments, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, Tensor? "
-      "ids, int kind, int rows, int dim, float lr, float beta1, float beta2, float eps, float weight_decay, bool lazy) "
-      "-> ()");
+      "ids, int kind, int rows, int dim, float lr, float beta1, float beta2, float eps, float weight_decay, bool lazy, "
+      "int seed) -> ()");
   m.def(
       "adagrad_(Tensor(a!) values, Tensor(b!) sums, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, Tensor? "
-      "ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy) -> ()");
+      "ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy, int seed) -> ()");
   m.def(
       "rowwise_adagrad_(Tensor(a!) values, Tensor(b!) sums, Tensor(c!) step, Tensor index, Tensor cols, Tensor grad, "
-      "Tensor? ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy) -> ()");
+      "Tensor? ids, int kind, int rows, int dim, float lr, float eps, float weight_decay, bool lazy, int seed) -> ()");
   m.def(
       "sgd_(Tensor(a!) values, Tensor(b!) step, Tensor index, Tensor cols, Tensor grad, Tensor? ids, int kind, int "
-      "rows, int dim, float lr, float weight_decay, bool lazy) -> ()");
+      "rows, int dim, float lr, float weight_decay, bool lazy, int seed) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) {

@@ -39,7 +39,7 @@ static void check_result(const PruneRegrowResult& result, const PruneRegrowArgs&
 }
 
 static at::Tensor prune_regrow_cpu(at::Tensor& index, at::Tensor& cols, at::Tensor& values,
-                                   const std::optional<at::Tensor>& moments, const at::Tensor& keys,
+                                   const std::optional<at::Tensor>& state, const at::Tensor& keys,
                                    const at::Tensor& scores, int64_t kind, int64_t rows, int64_t dim, int64_t drop,
                                    int64_t grow) {
   const char* op = "prune_regrow_";
@@ -50,10 +50,13 @@ static at::Tensor prune_regrow_cpu(at::Tensor& index, at::Tensor& cols, at::Tens
   check_vector(scores, op, "scores", at::kFloat);
   TORCH_CHECK_VALUE(scores.numel() == keys.numel(), op, ": scores has ", scores.numel(), " entries, expected ",
                     keys.numel(), " as keys");
-  if (moments) {
-    check_vector(*moments, op, "moments", at::kFloat);
-    TORCH_CHECK_VALUE(moments->numel() == 2 * values.numel(), op, ": moments has ", moments->numel(),
-                      " entries, expected 2 * capacity = ", 2 * values.numel());
+  int per_weight = 0;
+  if (state) {
+    check_vector(*state, op, "state", at::kFloat);
+    const int64_t capacity = values.numel();
+    per_weight = state->numel() == 2 * capacity ? 2 : 1;
+    TORCH_CHECK_VALUE(state->numel() == per_weight * capacity, op, ": state has ", state->numel(),
+                      " entries, expected capacity = ", capacity, " or twice as many");
   }
   TORCH_CHECK_VALUE(grow >= 0, op, ": grow = ", grow, ", expected grow >= 0");
   PruneRegrowArgs args;
@@ -62,7 +65,8 @@ static at::Tensor prune_regrow_cpu(at::Tensor& index, at::Tensor& cols, at::Tens
   args.cols = cols.mutable_data_ptr<uint8_t>();
   args.value_type = value_type(values);
   args.values = values.mutable_data_ptr();
-  args.moments = moments ? moments->mutable_data_ptr<float>() : nullptr;
+  args.state = state ? state->mutable_data_ptr<float>() : nullptr;
+  args.state_per_weight = per_weight;
   args.capacity = values.numel();
   args.keys = keys.const_data_ptr<int64_t>();
   args.scores = scores.const_data_ptr<float>();
@@ -80,7 +84,7 @@ static at::Tensor prune_regrow_cpu(at::Tensor& index, at::Tensor& cols, at::Tens
 
 TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def(
-      "prune_regrow_(Tensor(a!) index, Tensor(b!) cols, Tensor(c!) values, Tensor(d!)? moments, Tensor keys, "
+      "prune_regrow_(Tensor(a!) index, Tensor(b!) cols, Tensor(c!) values, Tensor(d!)? state, Tensor keys, "
       "Tensor scores, int kind, int rows, int dim, int drop, int grow) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(recsparse, CPU, m) { m.impl("prune_regrow_", prune_regrow_cpu); }

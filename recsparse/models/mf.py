@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from recsparse import ops
-from recsparse.optim import LazyAdam
+from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
 
@@ -45,7 +45,7 @@ class MatrixFactorisation:
     def rows(self) -> int:
         return self.n_users + self.n_items
 
-    def train_(self, table: PackedTable, optimizer: LazyAdam, triples: Triples, batch_size: int) -> Tensor:
+    def train_(self, table: PackedTable, optimizer: TableOptimizer, triples: Triples, batch_size: int) -> Tensor:
         """Consecutive mini-batch steps on `triples`; returns the mean loss of each, float32 [n_batches]."""
         return ops.bpr_step_(table, optimizer, *triples, item_offset=self.n_users, batch_size=batch_size, l2=self.l2)
 

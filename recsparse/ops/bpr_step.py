@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from recsparse import _native, reference
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
-    from recsparse.optim import LazyAdam
+    from recsparse.optim import TableOptimizer
     from recsparse.table import PackedTable
 
 _native.load()
@@ -19,7 +20,7 @@ _native.load()
 
 def bpr_step_(
     table: PackedTable,
-    optimizer: LazyAdam,
+    optimizer: TableOptimizer,
     users: Tensor,
     pos: Tensor,
     neg: Tensor,
@@ -32,7 +33,7 @@ def bpr_step_(
 
     The loss of a mini-batch of B triples is mean softplus(s_neg - s_pos) + l2 / (2B) sum(|e_u|^2 + |e_i|^2 + |e_j|^2)
     with s = e_u . e_i (Rendle et al., UAI 2009; the regulariser of LightGCN). Gradients are taken at the weights before
-    the mini-batch, duplicates are summed, then each touched row gets one lazy Adam update. No dense row and no gradient
+    the mini-batch, duplicates are summed, then each touched row gets one lazy update. No dense row and no gradient
     tensor is stored. The same bits for any number of threads.
 
     Weights stored in 16 bits are read as float32, updated in float32 and written back with stochastic rounding
@@ -41,7 +42,7 @@ def bpr_step_(
 
     Args:
         table: joint table, users in rows [0, item_offset), items behind them.
-        optimizer: `LazyAdam` of this table; its step advances by the number of mini-batches.
+        optimizer: one of this table; its step advances by the number of mini-batches. Always lazy.
         users: int64 [n] user ids.
         pos: int64 [n] item ids of positives (row item_offset + id).
         neg: int64 [n] item ids of negatives.
@@ -58,10 +59,11 @@ def bpr_step_(
     """
     if optimizer.table is not table:
         raise ValueError("bpr_step_: the optimizer belongs to another table")
-    step = reference.bpr_step_ if table.backend == "reference" else torch.ops.recsparse.bpr_step_
-    loss = step(
+    step: Callable[..., Tensor] = reference.bpr_step_ if table.backend == "reference" else torch.ops.recsparse.bpr_step_
+    return step(
         table.values,
-        optimizer.moments,
+        optimizer.state,
+        optimizer.step,
         table.index,
         table.cols,
         users,
@@ -70,21 +72,17 @@ def bpr_step_(
         *table.layout,
         item_offset,
         batch_size,
-        optimizer.step,
-        optimizer.lr,
-        *optimizer.betas,
-        optimizer.eps,
+        *optimizer.hyper,
         l2,
         optimizer.seed,
     )
-    optimizer.step += loss.numel()
-    return loss
 
 
 @torch.library.register_fake("recsparse::bpr_step_")
 def _(
     values: Tensor,
-    moments: Tensor,
+    state: Tensor,
+    step: Tensor,
     index: Tensor,
     cols: Tensor,
     users: Tensor,
@@ -95,13 +93,14 @@ def _(
     dim: int,
     item_offset: int,
     batch_size: int,
-    step: int,
+    optimizer: int,
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
+    weight_decay: float,
     l2: float,
     seed: int,
 ) -> Tensor:
-    check_devices("bpr_step_", values, moments=moments, index=index, cols=cols, users=users, pos=pos, neg=neg)
-    return moments.new_empty((users.shape[0] + batch_size - 1) // batch_size)
+    check_devices("bpr_step_", values, state=state, step=step, index=index, cols=cols, users=users, pos=pos, neg=neg)
+    return state.new_empty((users.shape[0] + batch_size - 1) // batch_size)

@@ -8,6 +8,9 @@ its shape and by `ids`:
 - dense: float32 [rows, dim], of which only the kept columns are read.
 - packed: float32 [capacity], in the order of `values`; what `lookup` gives to autograd.
 
+Where `values` are stored in 16 bits a gradient may have their dtype, too. Arithmetic and state are float32, and weights
+are rounded stochastically, as in `bpr_step_`.
+
 `lazy` says what happens to rows that `ids` does not name: they and their state stay as they are (as in
 `torch.optim.SparseAdam`), or, with `lazy=False`, they see a gradient of zero, as in torch's dense optimisers: moments
 decay and the weights go on moving. A dense or packed gradient names every row. Nothing of the size of the table is
@@ -49,6 +52,7 @@ def adam_(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     lazy: bool = False,
+    seed: int = 0,
 ) -> None:
     """One step of Adam (Kingma and Ba, ICLR 2015), in place; see the module for `grad`, `ids` and `lazy`.
 
@@ -57,8 +61,7 @@ def adam_(
 
     Args:
         table: the table whose values are updated.
-        moments: float32 [2 * capacity]. A row with n kept weights that start at s has its first moments at
-            [2s, 2s + n) and its second moments at [2s + n, 2s + 2n).
+        moments: float32 [2 * capacity]: the first and second moment of weight i at 2i and 2i + 1.
         step: int64, one element: steps done; advances by one.
         grad: a gradient, see above.
         ids: int64 [n], the rows of `grad`.
@@ -67,13 +70,14 @@ def adam_(
         eps: added to the root of the second moment.
         weight_decay: L2 penalty, coupled.
         lazy: see above.
+        seed: of the stochastic rounding of 16-bit weights; any 64-bit integer.
 
     Raises:
         IndexError: an id is out of range; nothing has changed then.
         TypeError, ValueError: wrong dtype, device, layout or shape, or an impossible hyper-parameter.
     """
     arguments = (table.values, moments, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("adam_", table)(*arguments, lr, *betas, eps, weight_decay, lazy)
+    _op("adam_", table)(*arguments, lr, *betas, eps, weight_decay, lazy, seed)
 
 
 def adagrad_(
@@ -87,6 +91,7 @@ def adagrad_(
     eps: float = 1e-10,
     weight_decay: float = 0.0,
     lazy: bool = False,
+    seed: int = 0,
 ) -> None:
     """One step of Adagrad (Duchi et al., JMLR 2011), in place, as `torch.optim.Adagrad` on the masked dense weight.
 
@@ -100,12 +105,13 @@ def adagrad_(
         eps: added to the root of the sum.
         weight_decay: L2 penalty, coupled.
         lazy: see the module. Without weight decay a gradient of zero changes nothing: both modes are the same.
+        seed: of the stochastic rounding of 16-bit weights; any 64-bit integer.
 
     Raises:
         As `adam_`.
     """
     arguments = (table.values, sums, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("adagrad_", table)(*arguments, lr, eps, weight_decay, lazy)
+    _op("adagrad_", table)(*arguments, lr, eps, weight_decay, lazy, seed)
 
 
 def rowwise_adagrad_(
@@ -119,6 +125,7 @@ def rowwise_adagrad_(
     eps: float = 1e-10,
     weight_decay: float = 0.0,
     lazy: bool = False,
+    seed: int = 0,
 ) -> None:
     """One step of Adagrad with one sum a row, in place: the optimiser of most embedding tables in production.
 
@@ -139,12 +146,13 @@ def rowwise_adagrad_(
         eps: added to the root of the sum.
         weight_decay: L2 penalty, coupled.
         lazy: see the module. Without weight decay a gradient of zero changes nothing: both modes are the same.
+        seed: of the stochastic rounding of 16-bit weights; any 64-bit integer.
 
     Raises:
         As `adam_`.
     """
     arguments = (table.values, sums, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("rowwise_adagrad_", table)(*arguments, lr, eps, weight_decay, lazy)
+    _op("rowwise_adagrad_", table)(*arguments, lr, eps, weight_decay, lazy, seed)
 
 
 def sgd_(
@@ -156,6 +164,7 @@ def sgd_(
     lr: float = 1e-3,
     weight_decay: float = 0.0,
     lazy: bool = False,
+    seed: int = 0,
 ) -> None:
     """One step of stochastic gradient descent, in place: w -= lr * (g + weight_decay * w), as `torch.optim.SGD`.
 
@@ -167,12 +176,13 @@ def sgd_(
         lr: step size.
         weight_decay: L2 penalty.
         lazy: see the module. Without weight decay a gradient of zero changes nothing: both modes are the same.
+        seed: of the stochastic rounding of 16-bit weights; any 64-bit integer.
 
     Raises:
         As `adam_`.
     """
     arguments = (table.values, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("sgd_", table)(*arguments, lr, weight_decay, lazy)
+    _op("sgd_", table)(*arguments, lr, weight_decay, lazy, seed)
 
 
 def _check(
@@ -207,6 +217,7 @@ def _(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     _check("adam_", values, step, index, cols, grad, ids, moments=moments)
 
@@ -227,6 +238,7 @@ def _(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     _check("adagrad_", values, step, index, cols, grad, ids, sums=sums)
 
@@ -247,6 +259,7 @@ def _(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     _check("rowwise_adagrad_", values, step, index, cols, grad, ids, sums=sums)
 
@@ -265,5 +278,6 @@ def _(
     lr: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     _check("sgd_", values, step, index, cols, grad, ids)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from recsparse.config import Config
 from recsparse.models import MatrixFactorisation, Triples
-from recsparse.optim import LazyAdam
+from recsparse.optim import OPTIMIZERS, SGD, Adam, TableOptimizer
 from recsparse.table import PackedTable
 
 
@@ -36,10 +36,16 @@ class Context:
     triples_per_epoch: int
     draw_fresh: Callable[[int, int], Triples]
 
-    def optimizer(self, table: PackedTable) -> LazyAdam:
-        """The configured optimiser, with zero moments."""
+    def optimizer(self, table: PackedTable) -> TableOptimizer:
+        """The configured optimiser, with fresh state."""
         options = self.config.optim
-        return LazyAdam(table, lr=options.lr, betas=options.betas, eps=options.eps, seed=self.config.train.seed)
+        chosen = OPTIMIZERS[options.name]
+        common: dict[str, Any] = {"lr": options.lr, "seed": self.config.train.seed}
+        if chosen is not SGD:
+            common["eps"] = options.eps
+        if chosen is Adam:
+            common["betas"] = options.betas
+        return chosen(table, **common)
 
     @property
     def total_steps(self) -> int:
@@ -62,7 +68,7 @@ class Stage:
 
     name: str
     table: PackedTable
-    optimizer: LazyAdam
+    optimizer: TableOptimizer
     epochs: int
     patience: int
     artefact: str = "best"

@@ -1,7 +1,7 @@
 """Dynamic sparse learning (DSL, arXiv 2402.02855): sparse from the first step, the mask moves while training.
 
 At every update the `r` smallest kept weights leave and the `r` slots with the largest loss gradient enter, at weight 0
-with zero moments. r = ceil(alpha_t nnz), alpha_t = ratio_min + (ratio - ratio_min) (1 + cos(pi t / T)) / 2, where t
+with no state. r = ceil(alpha_t nnz), alpha_t = ratio_min + (ratio - ratio_min) (1 + cos(pi t / T)) / 2, where t
 counts steps and T is the last step that may update.
 
 Mode `faithful` follows the published method: a mask drawn uniformly at random, growth scored on the last mini-batch,
@@ -132,7 +132,7 @@ class DslStage(Stage):
             keys, scores = self.context.model.grow_scores(self.table, triples, limit=wanted + room)
         with span("prune_regrow"):
             dropped, grown = ops.prune_regrow_(
-                self.table, self.optimizer.moments, keys, scores, drop=wanted, grow=wanted + room
+                self.table, self.optimizer.weight_state, keys, scores, drop=wanted, grow=wanted + room
             )
         self.dropped += dropped
         self.grown += grown

@@ -1,14 +1,12 @@
-"""Reference of `bpr_step_`: unpack, autograd, lazy Adam on the touched rows of dense moments, round, pack again."""
+"""Reference of `bpr_step_`: unpack, autograd, the lazy optimiser on dense weights and state, pack again."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from recsparse.reference.rounding import round_stochastic, rounding_bits
+from recsparse.reference.optimizer_step import NAMES, Rule, pack_state_, unpack_state, update_dense
 from recsparse.reference.rows import unpack
 
 
@@ -22,7 +20,8 @@ def bpr_loss(dense: Tensor, users: Tensor, pos: Tensor, neg: Tensor, l2: float) 
 
 def bpr_step_(
     values: Tensor,
-    moments: Tensor,
+    state: Tensor,
+    step: Tensor,
     index: Tensor,
     cols: Tensor,
     users: Tensor,
@@ -33,23 +32,19 @@ def bpr_step_(
     dim: int,
     item_offset: int,
     batch_size: int,
-    step: int,
+    optimizer: int,
     lr: float,
     beta1: float,
     beta2: float,
     eps: float,
+    weight_decay: float,
     l2: float,
     seed: int,
 ) -> Tensor:
     """float32 [mini-batches]; see `recsparse.ops.bpr_step_`."""
+    rule = Rule(NAMES[optimizer], lr, beta1, beta2, eps, weight_decay, lazy=True)
     dense, mask = unpack(index, cols, values.float(), kind, rows, dim)
-    position = mask.cumsum(1) - 1  # of a kept weight within its row
-    counts = mask.sum(1)
-    row = torch.repeat_interleave(torch.arange(rows), counts)
-    first = torch.arange(len(row)) + (counts.cumsum(0) - counts)[row]  # slot of each kept weight's first moment
-    second = first + counts[row]
-    m, v = torch.zeros_like(dense), torch.zeros_like(dense)
-    m[mask], v[mask] = moments[first], moments[second]
+    dense_state = unpack_state(rule, state, mask)
     losses = []
     for batch in range(0, len(users), batch_size):
         part = slice(batch, batch + batch_size)
@@ -57,16 +52,11 @@ def bpr_step_(
         leaf = dense.clone().requires_grad_()
         ranking, loss = bpr_loss(leaf, u, i, j, l2)
         (gradient,) = torch.autograd.grad(loss, leaf)
-        touched = torch.cat([u, i, j]).unique()
-        g = (gradient * mask)[touched]
+        touched = torch.zeros(rows, dtype=torch.bool)
+        touched[torch.cat([u, i, j])] = True
         step += 1
-        m[touched] += (g - m[touched]) * (1 - beta1)
-        v[touched] += (g * g - v[touched]) * (1 - beta2)
-        size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        weights = dense[touched] - size * m[touched] / (v[touched].sqrt() + eps)
-        random = rounding_bits(seed, step, touched[:, None], position[touched])
-        dense[touched] = round_stochastic(weights, values.dtype, random).float()
+        update_dense(rule, int(step), dense, dense_state, gradient * mask, mask, touched, values.dtype, seed)
         losses.append(ranking.detach())
-    values[: len(row)] = dense[mask].to(values.dtype)
-    moments[first], moments[second] = m[mask], v[mask]
-    return torch.stack(losses) if losses else moments.new_empty(0)
+    values[: int(mask.sum())] = dense[mask].to(values.dtype)
+    pack_state_(rule, state, dense_state, mask)
+    return torch.stack(losses) if losses else state.new_empty(0)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recsparse.reference.rounding import round_stochastic, rounding_bits
 from recsparse.reference.rows import mask_of
 
+NAMES = ("sgd", "adagrad", "rowwise_adagrad", "adam")  # in the order of their codes
 STATE_PER_WEIGHT = {"sgd": 0, "adagrad": 1, "rowwise_adagrad": 0, "adam": 2}
 
 
@@ -29,23 +31,14 @@ class Rule:
     lazy: bool = False
 
 
-def state_places(mask: Tensor, per_weight: int) -> list[Tensor]:
-    """Where the floats of state of the kept weights lie, int64 [nnz] for each of `per_weight` floats."""
-    counts = mask.sum(1)
-    row = torch.repeat_interleave(torch.arange(mask.shape[0]), counts)
-    starts = counts.cumsum(0) - counts
-    within = torch.arange(len(row)) - starts[row]
-    return [per_weight * starts[row] + k * counts[row] + within for k in range(per_weight)]
-
-
 def unpack_state(rule: Rule, state: Tensor, mask: Tensor) -> list[Tensor]:
     """Dense state: [rows, dim] for each float that a weight has, or [rows] of the row-wise optimiser."""
     if rule.name == "rowwise_adagrad":
         return [state.clone()]
-    dense = []
-    for place in state_places(mask, STATE_PER_WEIGHT[rule.name]):
-        dense.append(torch.zeros(mask.shape, dtype=state.dtype))
-        dense[-1][mask] = state[place]
+    per_weight, nnz = STATE_PER_WEIGHT[rule.name], int(mask.sum())
+    dense = [torch.zeros(mask.shape) for _ in range(per_weight)]
+    for k, part in enumerate(dense):
+        part[mask] = state[k : per_weight * nnz : per_weight]
     return dense
 
 
@@ -54,14 +47,26 @@ def pack_state_(rule: Rule, state: Tensor, dense: list[Tensor], mask: Tensor) ->
     if rule.name == "rowwise_adagrad":
         state.copy_(dense[0])
         return
-    for place, part in zip(state_places(mask, STATE_PER_WEIGHT[rule.name]), dense, strict=True):
-        state[place] = part[mask]
+    per_weight, nnz = STATE_PER_WEIGHT[rule.name], int(mask.sum())
+    for k, part in enumerate(dense):
+        state[k : per_weight * nnz : per_weight] = part[mask]
 
 
 def update_dense(
-    rule: Rule, step: int, weight: Tensor, state: list[Tensor], gradient: Tensor, mask: Tensor, touched: Tensor
+    rule: Rule,
+    step: int,
+    weight: Tensor,
+    state: list[Tensor],
+    gradient: Tensor,
+    mask: Tensor,
+    touched: Tensor,
+    dtype: torch.dtype,
+    seed: int,
 ) -> None:
-    """Step number `step` (from 1) on dense `weight` and `state`, in place. `touched`: bool [rows]."""
+    """Step number `step` (from 1) on dense float32 `weight`, stored as `dtype`, and `state`, in place.
+
+    `touched`: bool [rows].
+    """
     g = (gradient + rule.weight_decay * weight) * mask
     moves = mask & (touched[:, None] | torch.tensor(not rule.lazy))
     if rule.name == "sgd":
@@ -82,7 +87,9 @@ def update_dense(
             change = rule.lr * second / first * m / (v.sqrt() + rule.eps)
         else:
             change = rule.lr / first * m / (v.sqrt() / second + rule.eps)
-    weight -= torch.where(moves, change, 0.0)
+    row, position = torch.arange(len(mask))[:, None], mask.cumsum(1) - 1
+    rounded = round_stochastic(weight - change, dtype, rounding_bits(seed, step, row, position)).float()
+    weight.copy_(torch.where(moves, rounded, weight))
 
 
 def _apply(
@@ -97,6 +104,7 @@ def _apply(
     kind: int,
     rows: int,
     dim: int,
+    seed: int,
 ) -> None:
     mask = mask_of(index, cols, kind, rows, dim)
     nnz = int(mask.sum())
@@ -108,21 +116,21 @@ def _apply(
             message = f"{rule.name}_: ids[{at}] = {int(ids[at])} is out of range, expected 0..{rows - 1}"
             raise IndexError(message)
         gradient = torch.zeros(rows, dim)
-        for row, part in zip(ids.tolist(), grad, strict=True):
+        for row, part in zip(ids.tolist(), grad.float(), strict=True):
             gradient[row] += part
         touched.zero_()
         touched[ids] = True
     elif grad.dim() == 2:
-        gradient = torch.where(mask, grad, 0.0)
+        gradient = torch.where(mask, grad.float(), 0.0)
     else:
         gradient = torch.zeros(rows, dim)
-        gradient[mask] = grad[:nnz]
+        gradient[mask] = grad[:nnz].float()
     weight = torch.zeros(rows, dim)
-    weight[mask] = values[:nnz]
+    weight[mask] = values[:nnz].float()
     dense_state = unpack_state(rule, state, mask)
     step += 1
-    update_dense(rule, int(step), weight, dense_state, gradient, mask, touched)
-    values[:nnz] = weight[mask]
+    update_dense(rule, int(step), weight, dense_state, gradient, mask, touched, values.dtype, seed)
+    values[:nnz] = weight[mask].to(values.dtype)
     pack_state_(rule, state, dense_state, mask)
 
 
@@ -143,10 +151,11 @@ def adam_(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     """See `recsparse.ops.adam_`."""
     rule = Rule("adam", lr, beta1, beta2, eps, weight_decay, lazy)
-    _apply(rule, values, moments, step, index, cols, grad, ids, kind, rows, dim)
+    _apply(rule, values, moments, step, index, cols, grad, ids, kind, rows, dim, seed)
 
 
 def adagrad_(
@@ -164,10 +173,11 @@ def adagrad_(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     """See `recsparse.ops.adagrad_`."""
     rule = Rule("adagrad", lr, eps=eps, weight_decay=weight_decay, lazy=lazy)
-    _apply(rule, values, sums, step, index, cols, grad, ids, kind, rows, dim)
+    _apply(rule, values, sums, step, index, cols, grad, ids, kind, rows, dim, seed)
 
 
 def rowwise_adagrad_(
@@ -185,10 +195,11 @@ def rowwise_adagrad_(
     eps: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     """See `recsparse.ops.rowwise_adagrad_`."""
     rule = Rule("rowwise_adagrad", lr, eps=eps, weight_decay=weight_decay, lazy=lazy)
-    _apply(rule, values, sums, step, index, cols, grad, ids, kind, rows, dim)
+    _apply(rule, values, sums, step, index, cols, grad, ids, kind, rows, dim, seed)
 
 
 def sgd_(
@@ -204,7 +215,8 @@ def sgd_(
     lr: float,
     weight_decay: float,
     lazy: bool,
+    seed: int,
 ) -> None:
     """See `recsparse.ops.sgd_`."""
     rule = Rule("sgd", lr, weight_decay=weight_decay, lazy=lazy)
-    _apply(rule, values, values.new_empty(0), step, index, cols, grad, ids, kind, rows, dim)
+    _apply(rule, values, values.new_empty(0), step, index, cols, grad, ids, kind, rows, dim, seed)

@@ -1,4 +1,4 @@
-"""Reference of `prune_regrow_`: unpack to dense weights, moments and mask, sort, and pack again."""
+"""Reference of `prune_regrow_`: unpack to dense weights, state and mask, sort, and pack again."""
 
 from __future__ import annotations
 
@@ -24,19 +24,11 @@ def prune_regrow_dense(
     return new_mask, dropped, grown
 
 
-def moment_places(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the first and second moments of the kept weights lie, int64 [nnz] each."""
-    counts = mask.sum(1)
-    row = torch.repeat_interleave(torch.arange(mask.shape[0]), counts)
-    first = torch.arange(len(row)) + (counts.cumsum(0) - counts)[row]
-    return first, first + counts[row]
-
-
 def prune_regrow_(
     index: Tensor,
     cols: Tensor,
     values: Tensor,
-    moments: Tensor | None,
+    state: Tensor | None,
     keys: Tensor,
     scores: Tensor,
     kind: int,
@@ -49,16 +41,15 @@ def prune_regrow_(
     mask = mask_of(index, cols, kind, rows, dim)
     dense = torch.zeros(rows, dim, dtype=values.dtype)
     dense[mask] = values[: int(mask.sum())]
-    # Candidates are not kept, so dense weights and moments are already zero where something grows.
+    # Candidates are not kept, so dense weights and state are already zero where something grows.
     new_mask, dropped, grown = prune_regrow_dense(dense, mask, keys, scores, drop, grow)
     nnz = int(new_mask.sum())
-    if moments is not None:
-        m, v = torch.zeros(rows, dim), torch.zeros(rows, dim)
-        first, second = moment_places(mask)
-        m[mask], v[mask] = moments[first], moments[second]
-        first, second = moment_places(new_mask)
-        moments.zero_()
-        moments[first], moments[second] = m[new_mask], v[new_mask]
+    if state is not None and state.numel() > 0:
+        per_weight = state.numel() // values.numel()
+        dense_state = torch.zeros(rows, dim, per_weight)
+        dense_state[mask] = state.view(-1, per_weight)[: int(mask.sum())]
+        state.zero_()
+        state.view(-1, per_weight)[:nnz] = dense_state[new_mask]
     values.zero_()
     values[:nnz] = dense[new_mask]
     name = next(name for name, code in layout.KINDS.items() if code == kind)

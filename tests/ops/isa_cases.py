@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from strategies import DIMS, KINDS, random_case, random_table, random_triples
 
 from recsparse import ops
-from recsparse.optim import LazyAdam
+from recsparse.optim import OPTIMIZERS, Adam
 from recsparse.reference.rounding import round_stochastic, rounding_bits
 from recsparse.table import PackedTable
 
@@ -55,11 +55,19 @@ def results() -> dict[str, torch.Tensor]:
             dense_scores = torch.zeros(ROWS * dim)
             dense_scores[keys] = scores
             out[f"close {kind} {dim} scores"] = dense_scores
-            optimizer = LazyAdam(table)
+            optimizer = Adam(table)
             loss = ops.bpr_step_(table, optimizer, *triples, item_offset=USERS, batch_size=200, l2=0.01)
             first, second = optimizer.split()
             parts = {"loss": loss, "values": table.values, "first": first, "second": second}
             out |= {f"close {kind} {dim} bpr_step_ {name}": t for name, t in parts.items()}
+            for cls in OPTIMIZERS.values():
+                for lazy in (False, True):
+                    other = PackedTable.from_dense(dense, mask, kind=kind)
+                    optimizer = cls(other, lr=0.01, weight_decay=0.1, lazy=lazy)
+                    optimizer.update_rows(ids, rows)
+                    optimizer.update_packed(other.values.clone())
+                    name = f"close {kind} {dim} {cls.name} {lazy}"
+                    out |= {f"{name} values": other.values, f"{name} state": optimizer.state}
             if kind in ("bits", "cols8"):
                 out |= {f"exact {kind} {dim} prune_regrow_ {name}": t for name, t in pruned(dense, mask, kind).items()}
     for size in (1_000, 300_001):  # counted outright; bracketed by a sample first
@@ -88,7 +96,7 @@ def small_results(dtype: torch.dtype) -> dict[str, torch.Tensor]:
             )
             triples = random_triples(200, USERS, ROWS - USERS, seed=dim)
             for each in (table, wide):
-                ops.bpr_step_(each, LazyAdam(each, seed=7), *triples, item_offset=USERS, batch_size=200, l2=0.01)
+                ops.bpr_step_(each, Adam(each, seed=7), *triples, item_offset=USERS, batch_size=200, l2=0.01)
             mask = table.mask()
             random = rounding_bits(7, 1, torch.arange(ROWS)[:, None], mask.cumsum(1) - 1)
             rounded = round_stochastic(wide.to_dense(), dtype, random)[mask]

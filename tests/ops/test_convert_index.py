@@ -8,7 +8,7 @@ from hypothesis import given
 from strategies import DIMS, KINDS, dims, kinds, random_case, random_table, row_numbers, same_bits, seeds
 
 from recsparse import layout, ops, reference
-from recsparse.optim import LazyAdam
+from recsparse.optim import Adam
 from recsparse.table import PackedTable
 
 ANY = ("bits", "cols8")  # the kinds that hold any mask
@@ -70,7 +70,7 @@ def test_names_the_first_row_that_does_not_fit(start: str) -> None:
 def test_training_goes_on_with_the_same_state() -> None:
     one, other = (random_table("bits", 90, 48, seed=3, density=0.2) for _ in range(2))
     triples = tuple(torch.randint(0, 40, (300,), generator=torch.Generator().manual_seed(n)) for n in range(3))
-    optimizers = LazyAdam(one), LazyAdam(other)
+    optimizers = Adam(one), Adam(other)
     for table, optimizer in zip((one, other), optimizers, strict=True):
         for _ in range(3):
             ops.bpr_step_(table, optimizer, *triples, item_offset=45, batch_size=100)

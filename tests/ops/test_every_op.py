@@ -20,7 +20,6 @@ OUTSIDE_GRAPHS = {
     "ceiling_gather",
     "ceiling_read",
     "check_index",
-    "check_moments",
     "column_mask",
     "cpu_isa",
     "index_words",

@@ -12,12 +12,18 @@ from strategies import DTYPES, same_bits
 
 from recsparse import layout
 from recsparse.ops import prune_regrow_
-from recsparse.reference.prune_regrow import moment_places, prune_regrow_dense
+from recsparse.reference.prune_regrow import prune_regrow_dense
 from recsparse.table import PackedTable
 
 DIMS = [1, 7, 16, 31, 32, 33, 64, 100, 128, 160, 255, 256]
 KINDS = ["bits", "cols8"]
 CANARY = 32
+
+
+def moment_places(mask):
+    """Where the first and second moments of the kept weights lie, int64 [nnz] each."""
+    first = 2 * torch.arange(int(mask.sum()))
+    return first, first + 1
 
 
 def make_problem(
@@ -310,7 +316,7 @@ def test_wrong_tensors_and_kinds():
         ((table, None, keys.int(), scores), TypeError, "keys has dtype Int, expected Long"),
         ((table, None, keys, scores.double()), TypeError, "scores has dtype Double, expected Float"),
         ((table, None, keys, scores[1:]), ValueError, "scores has .* entries, expected .* as keys"),
-        ((table, problem.moments[1:], keys, scores), ValueError, "moments has .* entries, expected 2"),
+        ((table, problem.moments[1:], keys, scores), ValueError, "state has .* entries, expected capacity"),
         ((table, None, keys[:, None], scores), ValueError, "keys has shape .*, expected one dimension"),
     ):
         with pytest.raises(error, match=message):
