@@ -14,12 +14,13 @@ from recsparse.errors import UserError
 from recsparse.table import DTYPES
 
 OURS = "recsparse"
-OP_NAMES = ("lookup", "lookup_bag", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
-_OP_MODULES = ("lookup", "lookup_bag", "bpr_step", "select", "prune_regrow", "sample", "pack")
+OP_NAMES = ("lookup", "lookup_bag", "dlrm_step", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
+_OP_MODULES = ("lookup", "lookup_bag", "dlrm_step", "bpr_step", "select", "prune_regrow", "sample", "pack")
 _PROVIDER_MODULES = (
     "ours",
     "torch_lookup",
     "bags",
+    "dlrm",
     "torch_bpr",
     "torch_pack",
     "dense_update",
