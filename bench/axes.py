@@ -14,6 +14,7 @@ from .inputs import parse_ids
 from .registry import Case, Op, override
 
 KINDS = ("bits", "cols8", "full", "prefix")
+ROW_OPTIMIZERS = ("adam", "rowwise_adagrad")
 
 
 def _columns(text: str) -> int:
@@ -55,6 +56,7 @@ AXES = {
     "ids": Axis(_distribution, "uniform|zipf:A", "distribution of the ids"),
     "dtype": Axis(_one_of(DTYPES), "|".join(DTYPES), "type of our weights; peers say theirs"),
     "kind": Axis(_one_of(KINDS), "|".join(KINDS), "index kind of our table"),
+    "optimizer": Axis(_one_of(ROW_OPTIMIZERS), "|".join(ROW_OPTIMIZERS), "optimiser that updates the rows"),
 }
 
 

@@ -14,12 +14,25 @@ from recsparse.errors import UserError
 from recsparse.table import DTYPES
 
 OURS = "recsparse"
-OP_NAMES = ("lookup", "lookup_bag", "dlrm_step", "bpr_step", "select", "prune_regrow", "sample", "pack", "unpack")
-_OP_MODULES = ("lookup", "lookup_bag", "dlrm_step", "bpr_step", "select", "prune_regrow", "sample", "pack")
+_OP_MODULES = (
+    "lookup",
+    "lookup_bag",
+    "rows_step",
+    "dlrm_step",
+    "bpr_step",
+    "adam",
+    "select",
+    "prune_regrow",
+    "sample",
+    "pack",
+)
+OP_NAMES = (*_OP_MODULES, "unpack")
 _PROVIDER_MODULES = (
     "ours",
     "torch_lookup",
     "bags",
+    "rows_step",
+    "full_adam",
     "dlrm",
     "torch_bpr",
     "torch_pack",
@@ -46,6 +59,7 @@ class Case:
     dtype: str = "float32"
     cold: bool = True
     kind: str = "bits"
+    optimizer: str = "adam"
 
     @property
     def value_type(self) -> torch.dtype:
@@ -80,6 +94,10 @@ class Traffic:
     @property
     def total(self) -> int:
         return self.gather + self.stream
+
+
+class Unsuited(Exception):
+    """Raised by a provider that has no way to do a case; the message says what it lacks."""
 
 
 @dataclass
@@ -167,7 +185,7 @@ def needs(module: str) -> Callable[[], str | None]:
 def provider(
     op: str, name: str, available: Callable[[], str | None] = always
 ) -> Callable[[Callable[[Any], Trial]], Callable[[Any], Trial]]:
-    """Register ``prepare(problem) -> Trial`` as provider ``name`` of ``op``."""
+    """Register ``prepare(problem) -> Trial`` as provider ``name`` of ``op``; it may raise `Unsuited`."""
 
     def register(prepare: Callable[[Any], Trial]) -> Callable[[Any], Trial]:
         _providers.setdefault(op, {})[name] = Provider(op, name, prepare, available)

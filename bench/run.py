@@ -9,7 +9,7 @@ import torch
 
 from . import machine, memory
 from .ceilings import Ceilings
-from .registry import Case, Op, Problem, Provider, Trial, is_ours
+from .registry import Case, Op, Problem, Provider, Trial, Unsuited, is_ours
 from .rows import Row, result_row
 from .timing import interleave, percentiles
 
@@ -118,6 +118,10 @@ def _prepare(op: Op, problem: Problem, provider: Provider, options: Options, say
     try:
         trial = provider.prepare(problem)
         wrong = op.check(problem, trial)
+    except Unsuited as lack:
+        say(f"  skipped {provider.name}: {lack}")
+        entry.row["note"] = f"skipped: {lack}"
+        return entry
     except Exception as error:
         if is_ours(provider.name):
             raise
