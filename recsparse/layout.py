@@ -8,7 +8,6 @@ from __future__ import annotations
 KINDS = {"full": 0, "prefix": 1, "bits": 2, "cols8": 3}
 MAX_DIM = 256
 VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-VALUE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def kind_code(kind: str) -> int:
