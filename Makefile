@@ -5,9 +5,9 @@
 BIN := .venv/bin
 # Tools run as modules: they may come from the packages of the interpreter behind .venv, which has its own bin folder.
 CLANG_FORMAT := $(BIN)/python -c 'from clang_format import clang_format as run; run()'
-CXX_FILES = $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+CXX_FILES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: run test build lint format bench-quick bench-peers clean
+.PHONY: run test build lint format bench-quick bench-peers sanitize clean
 
 run:
 	@scripts/bootstrap.sh plot
@@ -41,6 +41,11 @@ bench-quick:
 bench-peers:
 	@scripts/bootstrap.sh plot
 	-$(BIN)/python scripts/bench_peers.py
+
+# The kernels, without torch, under ASan + UBSan and under TSan, on every instruction set of this CPU.
+sanitize:
+	@scripts/bootstrap.sh
+	$(BIN)/python scripts/sanitize.py
 
 clean:
 	rm -rf build .venv recsparse/*.so *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,15 @@
 // The one place that knows OpenMP. Work is cut in fixed chunks whose results do not depend on who computes them, so the
 // bits are the same for any number of threads.
+//
+// RECSPARSE_STD_THREADS makes it std::thread instead: ThreadSanitizer does not see the synchronisation inside libgomp.
 #pragma once
 
+#if defined(RECSPARSE_STD_THREADS)
+#include <thread>
+#include <vector>
+#else
 #include <omp.h>
+#endif
 
 #include <cstdint>
 #include <stdexcept>
@@ -18,6 +25,12 @@ static inline void parallel_region(int threads, Body&& body) {
     body(0);
     return;
   }
+#if defined(RECSPARSE_STD_THREADS)
+  std::vector<std::thread> others;
+  for (int rank = 1; rank < threads; ++rank) others.emplace_back([&body, rank] { body(rank); });
+  body(0);
+  for (std::thread& other : others) other.join();
+#else
   int granted = 0;
 #pragma omp parallel num_threads(threads)
   {
@@ -31,6 +44,7 @@ static inline void parallel_region(int threads, Body&& body) {
     throw std::runtime_error("OpenMP grants " + std::to_string(granted) + " of " + std::to_string(threads) +
                              " threads; call torch.set_num_threads(" + std::to_string(granted) + ")");
   }
+#endif
 }
 
 // The contiguous part of [0, n) that belongs to `rank` of `threads`, cut at multiples of `grain`.
