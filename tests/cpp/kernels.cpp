@@ -12,12 +12,15 @@
 #include "core/rows.h"
 #include "cpu/bpr_grow_scores.h"
 #include "cpu/bpr_step.h"
+#include "cpu/convert_index.h"
 #include "cpu/dispatch.h"
+#include "cpu/inspect.h"
 #include "cpu/lookup.h"
 #include "cpu/lookup_bag.h"
 #include "cpu/optimizer_step.h"
 #include "cpu/pack.h"
 #include "cpu/prune_regrow.h"
+#include "cpu/sample.h"
 #include "cpu/select.h"
 
 using namespace recsparse;
@@ -145,6 +148,34 @@ static void test_table(IndexKind kind, int dim, const char* type) {
     lookup_bag(LookupBagArgs<T>{bags, table.values.data(), table.capacity, sums[i].data()}, i ? kThreads : 1);
   }
   expect(sums[0].same(sums[1]), "lookup_bag");
+  const Array<T> bag_grads[2] = {Array<T>(table.capacity), Array<T>(table.capacity)};
+  const Array<T> weight_grads[2] = {Array<T>(kIds), Array<T>(kIds)};
+  for (int i = 0; i < 2; ++i) {
+    const Array<int64_t> bag_workspace(3 * kIds);
+    const Array<ArithmeticType<T>> scales(kIds);
+    lookup_bag_backward(
+        LookupBagBackwardArgs<T>{bags, sums[0].data(), bag_grads[i].data(), bag_workspace.data(), scales.data()},
+        i ? kThreads : 1);
+    BagIds<T> plain = bags;
+    plain.mean = false;
+    lookup_bag_weights_backward(LookupBagWeightsBackwardArgs<T>{plain, table.values.data(), table.capacity,
+                                                                sums[0].data(), weight_grads[i].data()},
+                                i ? kThreads : 1);
+  }
+  expect(bag_grads[0].same(bag_grads[1]) && weight_grads[0].same(weight_grads[1]), "lookup_bag, backward");
+
+  for (IndexKind to : {IndexKind::full, IndexKind::prefix, IndexKind::bits, IndexKind::cols8}) {
+    if (misfit_row(table.view(), to, kThreads) >= 0) continue;
+    const Layout layout{to, dim, kRows};
+    const Array<uint64_t> index(index_words(layout));
+    const Array<uint8_t> cols(to == IndexKind::cols8 ? table.capacity : 0);
+    convert_index(ConvertIndexArgs{table.view(), layout, index.data(), cols.data()}, kThreads);
+    const TableView converted{layout, index.data(), cols.data()};
+    expect(check_index(converted, table.capacity, kThreads).empty(), "convert_index");
+    const Array<T> again(kIds * dim);
+    lookup(LookupArgs<T>{converted, table.values.data(), table.capacity, ids.data(), kIds, again.data()}, kThreads);
+    expect(again.same(rows), "convert_index, lookup");
+  }
 
   const OptimizerOptions adam{Optimizer::adam, 0.01, 0.9, 0.999, 1e-8, 0};
   const Array<T> stepped[2] = {Array<T>(table.values), Array<T>(table.values)};
@@ -196,7 +227,7 @@ static void test_table(IndexKind kind, int dim, const char* type) {
   for (int i = 0; i < 2; ++i) {
     const PruneRegrowResult result =
         prune_regrow(PruneRegrowArgs{table.layout, indices[i].data(), cols[i].data(), Table<T>::kType,
-                                     stepped[i].data(), moments[i].data(), table.capacity, keys[i].data(),
+                                     stepped[i].data(), moments[i].data(), 2, table.capacity, keys[i].data(),
                                      scores[i].data(), candidates, amount, amount},
                      i ? kThreads : 1);
     expect(result.status == PruneRegrowStatus::ok && result.grown == amount, "prune_regrow");
@@ -204,34 +235,38 @@ static void test_table(IndexKind kind, int dim, const char* type) {
   expect(indices[0].same(indices[1]) && cols[0].same(cols[1]) && stepped[0].same(stepped[1]), "prune_regrow, threads");
 }
 
-static void test_optimizers(IndexKind kind, int dim) {
-  const Table<float> table(kind, dim);
+template <class T>
+static void test_optimizers(IndexKind kind, int dim, const char* type) {
+  const Table<T> table(kind, dim);
   const Array<int64_t> ids = random_ids(kIds, kRows);
   const Array<float> dense(std::max<int64_t>(kIds, kRows) * dim);
   for (int64_t i = 0; i < kIds * dim; ++i) dense[i] = static_cast<float>(random_engine() % 1000) / 1000;
   for (int optimizer = 0; optimizer < kOptimizers; ++optimizer) {
     const OptimizerOptions options{static_cast<Optimizer>(optimizer), 0.01, 0.9, 0.999, 1e-8, 0.1};
     for (GradientForm form : {GradientForm::packed, GradientForm::dense, GradientForm::rows}) {
-      const Array<float> values[2] = {Array<float>(table.values), Array<float>(table.values)};
+      const Array<T> values[2] = {Array<T>(table.values), Array<T>(table.values)};
       for (int i = 0; i < 2; ++i) {
         const Array<float> state(state_floats(options.kind, table.capacity, kRows));
         const Array<float> packed(table.capacity);
         const Array<uint64_t> workspace(2 * kIds);
         OptimizerStepArgs args{table.view(),
+                               Table<T>::kType,
                                values[i].data(),
                                state.data(),
                                table.capacity,
                                form,
+                               ValueType::float32,
                                form == GradientForm::packed ? packed.data() : dense.data(),
                                ids.data(),
                                kIds,
                                options,
                                form == GradientForm::rows,
                                1,
+                               7,
                                workspace.data()};
         optimizer_step(args, i ? kThreads : 1);
       }
-      check(values[0].same(values[1]), "optimizer_step", kind, dim, "float");
+      check(values[0].same(values[1]), "optimizer_step", kind, dim, type);
     }
   }
 }
@@ -249,16 +284,40 @@ static void test_select() {
   }
 }
 
+static void test_sample() {
+  const int64_t rows = 40, items = 90, count = 3001;
+  const Array<int64_t> indptr(rows + 1), users(rows);
+  for (int64_t row = 0; row < rows; ++row) indptr[row + 1] = indptr[row] + 1 + row * 2;
+  const Array<int32_t> positives(indptr[rows]);
+  for (int64_t row = 0; row < rows; ++row) {
+    users[row] = row;
+    for (int64_t i = indptr[row]; i < indptr[row + 1]; ++i) positives[i] = static_cast<int32_t>(i - indptr[row]) + 3;
+  }
+  for (SampleMode mode : {SampleMode::users, SampleMode::interactions}) {
+    const Array<int64_t> drawn[2][3] = {{Array<int64_t>(count), Array<int64_t>(count), Array<int64_t>(count)},
+                                        {Array<int64_t>(count), Array<int64_t>(count), Array<int64_t>(count)}};
+    for (int i = 0; i < 2; ++i) {
+      const cpu::SampleArgs args{indptr.data(), positives.data(), users.data(), rows, indptr[rows], items, 5, 11, count,
+                                 mode,          i ? kThreads : 1};
+      if (cpu::sample(args, cpu::SampleOut{drawn[i][0].data(), drawn[i][1].data(), drawn[i][2].data()}) >= 0)
+        std::abort();
+    }
+    for (int j = 0; j < 3; ++j) check(drawn[0][j].same(drawn[1][j]), "sample", IndexKind::full, 0, "int64");
+  }
+}
+
 int main() {
   for (IndexKind kind : {IndexKind::full, IndexKind::prefix, IndexKind::bits, IndexKind::cols8}) {
     for (int dim : {1, 7, 33, 64, 100, 128, 225, 256}) {
       test_table<float>(kind, dim, "float");
       test_table<Half>(kind, dim, "half");
       test_table<BFloat16>(kind, dim, "bfloat16");
-      test_optimizers(kind, dim);
+      test_optimizers<float>(kind, dim, "float");
+      test_optimizers<Half>(kind, dim, "half");
     }
   }
   test_select();
+  test_sample();
   std::printf("%s: %s\n", cpu_isa_name(), failures ? "failed" : "ok");
   return failures != 0;
 }
