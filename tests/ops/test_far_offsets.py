@@ -1,7 +1,7 @@
 """Offsets, row ids and slot keys beyond 2^31: each op on a table whose end is far must do what it does on a near one.
 
-A far table is the near one with 2^31 and a few values in front, made by shifting the bases of its index blocks. What lies
-in front is never touched, so the pages of those gigabytes are never mapped, but for the ops that pass over everything.
+A far table is the near one with 2^31 and a few values in front, made by shifting the bases of its index blocks. What
+lies in front is never touched, so the pages of those gigabytes are never mapped, but for ops that pass over everything.
 """
 
 from __future__ import annotations
