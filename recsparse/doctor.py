@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsparse import __version__, _native
+from recsparse.backend import missing
 from recsparse.errors import BackendError
 
 _ISA_FLAGS = {
@@ -66,7 +66,7 @@ def collect() -> list[Check]:
         Check("backend cpu", "ok", "ready")
         if native
         else Check("backend cpu", "broken", "the extension does not load", "see the line `extension`"),
-        _cuda(native),
+        _cuda(),
         _triton(),
     ]
 
@@ -127,31 +127,19 @@ def _cpu_isa(native: bool) -> Check:
     return Check("instruction set", "ok", f"{detected} detected, {torch.ops.recsparse.cpu_isa()} chosen")
 
 
-def _cuda(native: bool) -> Check:
-    name = "backend cuda"
-    if torch.version.cuda is None:
-        return Check(name, "absent", "torch is a CPU build", "install a CUDA build of torch, then `make build`")
-    if not torch.cuda.is_available():
-        return Check(name, "absent", "torch sees no NVIDIA GPU", "check the driver with `nvidia-smi`")
-    if not native:
-        return Check(name, "absent", "the extension is missing", "make build")
-    if not torch._C._dispatch_has_kernel_for_dispatch_key("recsparse::probe_fill_", "CUDA"):
-        major = torch.version.cuda.split(".")[0]
-        return Check(
-            name,
-            "absent",
-            "the extension was built without CUDA",
-            f"install nvcc {major}.x and `RECSPARSE_CUDA=1 make build`",
-        )
-    return Check(name, "ok", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))
+def _cuda() -> Check:
+    found = missing("cuda", "cuda")
+    if found is not None:
+        return Check("backend cuda", "absent", *found)
+    devices = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return Check("backend cuda", "ok", devices)
 
 
 def _triton() -> Check:
-    name = "backend triton"
-    if importlib.util.find_spec("triton") is None:
-        return Check(name, "absent", "triton is not installed", "pip install triton")
-    if torch.cuda.is_available():
-        return Check(name, "ok", "ready")
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return Check(name, "ok", "interpreter only (TRITON_INTERPRET=1): slow, for tests")
-    return Check(name, "absent", "no GPU", "TRITON_INTERPRET=1 runs it slowly on the CPU")
+    found = missing("triton", "cuda")
+    if found is not None:
+        return Check("backend triton", "absent", *found)
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return Check(
+        "backend triton", "ok", "interpreter only (TRITON_INTERPRET=1): slow, for tests" if interpreted else "ready"
+    )

@@ -7,12 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recsparse import _native, layout
+from recsparse import layout
 from recsparse.backend import resolve_backend
 from recsparse.errors import InvariantError
+from recsparse.ops._backend import implementation
 
 STARTS = {"full": 0, "prefix": 1, "bernoulli": 2}
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in layout.VALUE_BYTES}
+
+
+def advise_huge_pages(tensor: Tensor) -> None:
+    """Ask for huge pages under a tensor in the memory of the CPU; before its pages are touched."""
+    if tensor.device.type == "cpu":
+        torch.ops.recsparse.advise_huge_pages(tensor)
 
 
 class PackedTable:
@@ -26,13 +33,13 @@ class PackedTable:
         index: int64 [index words], cache-line blocks.
         cols: uint8 [capacity] for `cols8`, else empty.
         values: float32, float16 or bfloat16 [capacity], zero behind the kept weights.
-        backend: `cpu` or `reference`, resolved when the table is made.
+        backend: `cpu`, `cuda`, `triton` or `reference`, resolved when the table is made.
     """
 
     def __init__(
         self, rows: int, dim: int, kind: str, index: Tensor, cols: Tensor, values: Tensor, backend: str = "auto"
     ) -> None:
-        self.backend = resolve_backend(backend)
+        self.backend = resolve_backend(backend, values.device.type)
         if values.dtype not in DTYPES.values():
             raise TypeError(f"values has dtype {values.dtype}, expected one of {', '.join(map(str, DTYPES.values()))}")
         self.rows, self.dim, self.kind = rows, dim, kind
@@ -52,6 +59,7 @@ class PackedTable:
         std: float = 0.01,
         dtype: torch.dtype = torch.float32,
         backend: str = "auto",
+        device: torch.device | str = "cpu",
     ) -> PackedTable:
         """A table from a recipe, without any dense array: peak memory is the table's own.
 
@@ -68,24 +76,25 @@ class PackedTable:
             seed: any 64-bit integer.
             std: standard deviation of the weights.
             dtype: float32, float16 or bfloat16.
-            backend: `auto`, `cpu` or `reference`.
+            backend: see `recsparse.backend.resolve_backend`.
+            device: where the tensors of the table lie.
 
         Raises:
             ValueError: impossible sizes, or a start that `kind` cannot hold.
         """
-        _native.load()
+        backend = resolve_backend(backend, torch.device(device).type)
         if start not in STARTS:
             raise ValueError(f"start is {start!r}, expected one of {', '.join(STARTS)}")
         code = layout.kind_code(kind)
         if not 0 <= capacity <= rows * dim:
             raise ValueError(f"capacity is {capacity}, expected 0..rows * dim = {rows * dim}")
-        index = torch.empty(torch.ops.recsparse.index_words(code, rows, dim), dtype=torch.int64)
-        cols = torch.zeros(capacity if kind == "cols8" else 0, dtype=torch.uint8)
-        values = torch.empty(capacity, dtype=dtype)
+        index = torch.empty(torch.ops.recsparse.index_words(code, rows, dim), dtype=torch.int64, device=device)
+        cols = torch.zeros(capacity if kind == "cols8" else 0, dtype=torch.uint8, device=device)
+        values = torch.empty(capacity, dtype=dtype, device=device)
         for tensor in (index, cols, values):
-            torch.ops.recsparse.advise_huge_pages(tensor)  # before the pages are touched
+            advise_huge_pages(tensor)  # before the pages are touched
         values.zero_()
-        torch.ops.recsparse.init_index_(index, cols, code, rows, dim, STARTS[start], capacity, seed)
+        implementation(backend).init_index_(index, cols, code, rows, dim, STARTS[start], capacity, seed)
         table = cls(rows, dim, kind, index, cols, values, backend)
         table.reset_values_(seed, std)
         return table
@@ -123,9 +132,11 @@ class PackedTable:
         if capacity is None:
             capacity = int(mask.sum())
         if kind == "cheapest":
-            prefix = bool((mask.sum(1, keepdim=True) > torch.arange(dense.shape[1])).eq(mask).all())
+            prefix = bool(
+                (mask.sum(1, keepdim=True) > torch.arange(dense.shape[1], device=dense.device)).eq(mask).all()
+            )
             kind = layout.cheapest_kind(dense.shape[0], dense.shape[1], capacity, prefix=prefix)
-        index, cols, values = pack(dense, mask, kind, capacity)
+        index, cols, values = pack(dense, mask, kind, capacity, backend=backend)
         return cls(dense.shape[0], dense.shape[1], kind, index, cols, values, backend)
 
     @classmethod
@@ -152,14 +163,14 @@ class PackedTable:
         lengths = crow.diff()
         if rows < 0 or int(crow[0]) != 0 or int(crow[-1]) != nnz or bool((lengths < 0).any()) or values.numel() != nnz:
             raise ValueError("from_csr: crow must ascend from 0 to the number of columns and values")
-        row_of = torch.repeat_interleave(torch.arange(rows), lengths)
+        row_of = torch.repeat_interleave(torch.arange(rows, device=col.device), lengths)
         if nnz and (int(col.min()) < 0 or int(col.max()) >= dim):
             raise ValueError(f"from_csr: columns must lie in 0..{dim - 1}")
         keys = row_of * dim + col
         if bool((keys.diff() <= 0).any()):
             raise ValueError("from_csr: columns must ascend within each row, without repeats")
-        dense = torch.zeros(rows, dim, dtype=values.dtype)
-        mask = torch.zeros(rows, dim, dtype=torch.bool)
+        dense = values.new_zeros(rows, dim)
+        mask = torch.zeros(rows, dim, dtype=torch.bool, device=values.device)
         dense.view(-1)[keys] = values
         mask.view(-1)[keys] = True
         return cls.from_dense(dense, mask, kind=kind, capacity=capacity, dtype=dtype, backend=backend)
@@ -187,10 +198,10 @@ class PackedTable:
         per_block = layout.rows_per_block(self.kind, self.dim)
         first = (self.rows - 1) // per_block * per_block
         words = self.index.numel() // (first // per_block + 1)
-        block = self.index[-words:].clone()
+        block = self.index[-words:].to("cpu", copy=True)
         start = int(block[0])
         block[0] = 0
-        cols = self.cols[:0] if self.kind != "cols8" else self.cols[start:]
+        cols = self.cols[:0] if self.kind != "cols8" else self.cols[start:].cpu()
         code = layout.kind_code(self.kind)
         counts = torch.ops.recsparse.row_counts(block, cols, cols.numel(), code, self.rows - first, self.dim)
         return start + int(counts.sum())
@@ -202,19 +213,22 @@ class PackedTable:
 
     def row_counts(self) -> Tensor:
         """Kept weights of each row, int64 [rows]."""
-        return torch.ops.recsparse.row_counts(self.index, self.cols, self.capacity, *self.layout)
+        counts: Tensor = implementation(self.backend).row_counts(self.index, self.cols, self.capacity, *self.layout)
+        return counts
 
     def column_mask(self, column: int) -> Tensor:
         """Which rows keep `column`, bool [rows]."""
-        return torch.ops.recsparse.column_mask(self.index, self.cols, self.capacity, *self.layout, column)
+        arguments = (self.index, self.cols, self.capacity, *self.layout, column)
+        kept: Tensor = implementation(self.backend).column_mask(*arguments)
+        return kept
 
     def reset_values_(self, seed: int, std: float) -> None:
         """Set every kept weight to its initial value, which is a pure function of (seed, row, column)."""
-        torch.ops.recsparse.init_values_(self.values, self.index, self.cols, *self.layout, seed, std)
+        implementation(self.backend).init_values_(self.values, self.index, self.cols, *self.layout, seed, std)
 
     def row(self, i: int) -> Tensor:
         """Row i as [dim] of `dtype`."""
-        return self.lookup(torch.tensor([i]))[0]
+        return self.lookup(torch.tensor([i], device=self.values.device))[0]
 
     def lookup(self, ids: Tensor, bounds: str = "fatal") -> Tensor:
         """Rows by id, [len(ids), dim] of `dtype`; see `recsparse.ops.lookup`."""
@@ -237,7 +251,7 @@ class PackedTable:
     def to_csr(self) -> tuple[Tensor, Tensor, Tensor]:
         """(crow int64 [rows + 1], col int64 [nnz], values [nnz])."""
         counts = self.row_counts()
-        crow = torch.zeros(self.rows + 1, dtype=torch.int64)
+        crow = counts.new_zeros(self.rows + 1)
         torch.cumsum(counts, 0, out=crow[1:])
         col = self.cols[: self.nnz].long() if self.kind == "cols8" else self.mask().nonzero()[:, 1]
         return crow, col, self.values[: self.nnz].clone()
@@ -297,7 +311,7 @@ class PackedTable:
         Raises:
             InvariantError: says which one is broken, and where.
         """
-        broken = torch.ops.recsparse.check_index(self.index, self.cols, self.capacity, *self.layout)
+        broken = torch.ops.recsparse.check_index(self.index.cpu(), self.cols.cpu(), self.capacity, *self.layout)
         if broken:
             raise InvariantError(broken)
         if not bool(torch.isfinite(self.values).all()):

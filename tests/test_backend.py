@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from strategies import KINDS, random_table, random_triples, same_bits
 
-from recsparse import BackendError, ops
+from recsparse import BackendError, doctor, ops
 from recsparse.backend import resolve_backend
 from recsparse.optim import Adam
 from recsparse.table import PackedTable
@@ -17,12 +20,48 @@ def test_auto_takes_the_native_kernels() -> None:
     assert PackedTable.init(10, 8, kind="bits", capacity=20).backend == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "triton"])
-def test_a_backend_that_cannot_serve_says_why_and_nothing_else_steps_in(name: str) -> None:
-    with pytest.raises(BackendError, match=f"backend {name}: this release has kernels for cpu and reference only"):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("cuda", "torch (is a CPU build|sees no NVIDIA GPU)"), ("triton", "(triton is not installed|no GPU);")],
+)
+def test_a_backend_that_cannot_serve_says_why_and_nothing_else_steps_in(name: str, why: str) -> None:
+    with pytest.raises(BackendError, match=f"^backend {name}: {why}"):
         PackedTable.init(10, 8, kind="bits", capacity=20, backend=name)
-    with pytest.raises(BackendError, match=f"backend {name}"):
+    with pytest.raises(BackendError, match=f"^backend {name}: {why}"):
         PackedTable.from_dense(torch.ones(2, 3), backend=name)
+
+
+def test_a_machine_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError, match="backend triton: triton is not installed; pip install triton"):
+        resolve_backend("triton")
+    assert {check.name: check for check in doctor.collect()}["backend triton"].value == "triton is not installed"
+
+
+def test_recsparse_does_not_import_triton() -> None:
+    """Only a table with that backend does: triton is an optional package, and a slow import."""
+    code = """if True:
+        import sys
+        from recsparse.table import PackedTable
+
+        PackedTable.init(4, 8, kind="full", capacity=32, start="full")
+        print("triton" in sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["cpu", "reference"])
+def test_a_backend_of_the_cpu_serves_no_other_device(name: str) -> None:
+    with pytest.raises(BackendError, match=f"backend {name}: the tensors are on cuda, expected cpu"):
+        resolve_backend(name, "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for a machine without a GPU")
+def test_auto_on_a_gpu_names_what_both_backends_miss() -> None:
+    with pytest.raises(BackendError, match=r"backend cuda: .*; backend triton: "):
+        resolve_backend("auto", "cuda")
 
 
 def test_an_unknown_backend_is_named() -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def bpr_grow_scores(
         IndexError: an id is out of range.
         TypeError, ValueError: wrong dtype, device, layout or shape.
     """
-    scores = reference.bpr_grow_scores if table.backend == "reference" else torch.ops.recsparse.bpr_grow_scores
-    return scores(table.index, table.cols, table.values, users, pos, neg, *table.layout, item_offset, limit)
+    arguments = (table.index, table.cols, table.values, users, pos, neg, *table.layout, item_offset, limit)
+    found: tuple[Tensor, Tensor] = implementation(table.backend).bpr_grow_scores(*arguments)
+    return found
 
 
 @torch.library.register_fake("recsparse::bpr_grow_scores")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def bpr_step_(
     """
     if optimizer.table is not table:
         raise ValueError("bpr_step_: the optimizer belongs to another table")
-    step: Callable[..., Tensor] = reference.bpr_step_ if table.backend == "reference" else torch.ops.recsparse.bpr_step_
+    step: Callable[..., Tensor] = implementation(table.backend).bpr_step_
     return step(
         table.values,
         optimizer.state,

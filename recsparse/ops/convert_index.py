@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, layout, reference
+from recsparse import _native, layout
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
@@ -26,9 +27,8 @@ def convert_index(table: PackedTable, kind: str) -> tuple[Tensor, Tensor]:
         ValueError: `kind` is unknown, or cannot hold a row; names the first such row.
     """
     arguments = (table.index, table.cols, table.capacity, *table.layout, layout.kind_code(kind))
-    if table.backend == "reference":
-        return reference.convert_index(*arguments)
-    return torch.ops.recsparse.convert_index(*arguments)
+    found: tuple[Tensor, Tensor] = implementation(table.backend).convert_index(*arguments)
+    return found
 
 
 def fits(table: PackedTable, kind: str) -> bool:
@@ -36,7 +36,7 @@ def fits(table: PackedTable, kind: str) -> bool:
     arguments = (table.index, table.cols, table.capacity, *table.layout, layout.kind_code(kind))
     if kind == "full" and table.capacity != table.rows * table.dim:
         return False
-    return torch.ops.recsparse.misfit_row(*arguments) < 0
+    return int(implementation(table.backend).misfit_row(*arguments)) < 0
 
 
 @torch.library.register_fake("recsparse::convert_index")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
@@ -60,12 +61,9 @@ def lookup(
         BOUNDS[bounds],
         -1 if padding_idx is None else padding_idx,
     )
-    if table.backend == "reference":
-        rows = reference.lookup(*arguments)
-        return rows if out is None else out.copy_(rows)
-    if out is not None:
-        return torch.ops.recsparse.lookup.out(*arguments, out=out)
-    return torch.ops.recsparse.lookup(*arguments)
+    op = implementation(table.backend).lookup
+    result: Tensor = op(*arguments) if out is None else op(*arguments, out=out)
+    return result
 
 
 @torch.library.register_fake("recsparse::lookup")

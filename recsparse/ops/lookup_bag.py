@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 from recsparse.ops.lookup import BOUNDS
 
@@ -61,8 +62,7 @@ def lookup_bag(
         raise ValueError(f"bounds is {bounds!r}, expected one of {', '.join(BOUNDS)}")
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-    op = reference.lookup_bag if table.backend == "reference" else torch.ops.recsparse.lookup_bag
-    return op(
+    result: Tensor = implementation(table.backend).lookup_bag(
         table.index,
         table.cols,
         table.values if values is None else values,
@@ -75,6 +75,7 @@ def lookup_bag(
         -1 if padding_idx is None else padding_idx,
         BOUNDS[bounds],
     )
+    return result
 
 
 @torch.library.register_fake("recsparse::lookup_bag")

@@ -22,22 +22,19 @@ An id that is out of range raises IndexError before anything has changed. The sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
     from recsparse.table import PackedTable
 
 _native.load()
-
-
-def _op(name: str, table: PackedTable) -> Any:
-    return getattr(reference if table.backend == "reference" else torch.ops.recsparse, name)
 
 
 def adam_(
@@ -77,7 +74,7 @@ def adam_(
         TypeError, ValueError: wrong dtype, device, layout or shape, or an impossible hyper-parameter.
     """
     arguments = (table.values, moments, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("adam_", table)(*arguments, lr, *betas, eps, weight_decay, lazy, seed)
+    implementation(table.backend).adam_(*arguments, lr, *betas, eps, weight_decay, lazy, seed)
 
 
 def adagrad_(
@@ -111,7 +108,7 @@ def adagrad_(
         As `adam_`.
     """
     arguments = (table.values, sums, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("adagrad_", table)(*arguments, lr, eps, weight_decay, lazy, seed)
+    implementation(table.backend).adagrad_(*arguments, lr, eps, weight_decay, lazy, seed)
 
 
 def rowwise_adagrad_(
@@ -152,7 +149,7 @@ def rowwise_adagrad_(
         As `adam_`.
     """
     arguments = (table.values, sums, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("rowwise_adagrad_", table)(*arguments, lr, eps, weight_decay, lazy, seed)
+    implementation(table.backend).rowwise_adagrad_(*arguments, lr, eps, weight_decay, lazy, seed)
 
 
 def sgd_(
@@ -182,7 +179,7 @@ def sgd_(
         As `adam_`.
     """
     arguments = (table.values, step, table.index, table.cols, grad, ids, *table.layout)
-    _op("sgd_", table)(*arguments, lr, weight_decay, lazy, seed)
+    implementation(table.backend).sgd_(*arguments, lr, weight_decay, lazy, seed)
 
 
 def _check(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, layout, reference
+from recsparse import _native, layout
+from recsparse.backend import resolve_backend
+from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
 if TYPE_CHECKING:
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 _native.load()
 
 
-def pack(dense: Tensor, mask: Tensor, kind: str, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
+def pack(
+    dense: Tensor, mask: Tensor, kind: str, capacity: int, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pack the slots of `dense` where `mask` is set.
 
     Args:
@@ -24,6 +28,7 @@ def pack(dense: Tensor, mask: Tensor, kind: str, capacity: int) -> tuple[Tensor,
         mask: bool [rows, dim].
         kind: `full`, `prefix`, `bits` or `cols8`.
         capacity: length of the values tensor, at least the number of kept weights.
+        backend: see `recsparse.backend.resolve_backend`.
 
     Returns:
         (index int64, cols uint8, values [capacity]), the tensors of a `PackedTable`.
@@ -31,7 +36,9 @@ def pack(dense: Tensor, mask: Tensor, kind: str, capacity: int) -> tuple[Tensor,
     Raises:
         ValueError: more kept weights than capacity, or a mask that `kind` cannot hold; names the first row at fault.
     """
-    return torch.ops.recsparse.pack(dense, mask, layout.kind_code(kind), capacity)
+    op = implementation(resolve_backend(backend, dense.device.type)).pack
+    made: tuple[Tensor, Tensor, Tensor] = op(dense, mask, layout.kind_code(kind), capacity)
+    return made
 
 
 def unpack(table: PackedTable) -> tuple[Tensor, Tensor]:
@@ -40,9 +47,9 @@ def unpack(table: PackedTable) -> tuple[Tensor, Tensor]:
     Returns:
         (dense [rows, dim] of the values' dtype, mask bool [rows, dim]).
     """
-    if table.backend == "reference":
-        return reference.unpack(table.index, table.cols, table.values, *table.layout)
-    return torch.ops.recsparse.unpack(table.index, table.cols, table.values, *table.layout)
+    arguments = (table.index, table.cols, table.values, *table.layout)
+    found: tuple[Tensor, Tensor] = implementation(table.backend).unpack(*arguments)
+    return found
 
 
 @torch.library.register_fake("recsparse::pack")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
+from recsparse import _native
+from recsparse.ops._backend import implementation
 
 if TYPE_CHECKING:
     from recsparse.table import PackedTable
@@ -46,7 +47,7 @@ def prune_regrow_(
         TypeError, ValueError: wrong dtype, shape or kind, bad keys or scores, a NaN among the weights, or no room;
             nothing has changed then.
     """
-    rebuild = reference.prune_regrow_ if table.backend == "reference" else torch.ops.recsparse.prune_regrow_
+    rebuild = implementation(table.backend).prune_regrow_
     with torch.no_grad():
         counts = rebuild(table.index, table.cols, table.values, state, keys, scores, *table.layout, drop, grow)
     # The op writes through raw pointers: let autograd refuse graphs that saved the old values.

@@ -10,8 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsparse import _native, reference
-from recsparse.errors import BackendError, UserError
+from recsparse import _native
+from recsparse.backend import resolve_backend
+from recsparse.errors import UserError
+from recsparse.ops._backend import implementation
 
 MODES = {"users": 0, "interactions": 1}
 Triples = tuple[Tensor, Tensor, Tensor]
@@ -42,23 +44,22 @@ def sample(
         seed: in [0, 2^63).
         mode: `users`: a uniform row with replacement, then a uniform item of it. `interactions`: draw n is position
             n mod nnz of a permutation keyed by (seed, n // nnz), so each positive comes once in nnz draws.
-        backend: `auto`, `cpu` or `reference`.
+        backend: see `recsparse.backend.resolve_backend`.
 
     Returns:
         (users, pos, neg), int64 [count] each.
 
     Raises:
         ValueError, TypeError: wrong shape, dtype, device or range, or a row without a positive or a negative.
-        UserError: unknown mode, negative seed. BackendError: unknown backend.
+        UserError: unknown mode, negative seed. BackendError: a backend that cannot serve.
 
     Source: `users` is the sampler of the LightGCN and DSL code; `interactions` is the usual shuffled epoch.
     """
     if mode not in MODES:
         raise UserError(f"unknown sampling mode {mode!r}; expected one of {', '.join(MODES)}")
     _check_seed(seed)
-    if _use_reference(backend):
-        return reference.sample(indptr, items, users, n_items, seed, start, count, MODES[mode])
-    out: Triples = torch.ops.recsparse.sample(indptr, items, users, n_items, seed, start, count, MODES[mode])
+    op = implementation(resolve_backend(backend, indptr.device.type)).sample
+    out: Triples = op(indptr, items, users, n_items, seed, start, count, MODES[mode])
     return out
 
 
@@ -85,24 +86,18 @@ def sample_synthetic(
         stream counts twice), and an item that is none of its interactions.
 
     Raises:
-        ValueError: a size, degree or range out of bounds. UserError: negative seed. BackendError: unknown backend.
+        ValueError: a size, degree or range out of bounds. UserError: negative seed. BackendError: a backend that cannot
+            serve.
     """
     _check_seed(seed)
-    if _use_reference(backend):
-        return reference.sample_synthetic(n_users, n_items, min_degree, max_degree, seed, start, count)
-    out: Triples = torch.ops.recsparse.sample_synthetic(n_users, n_items, min_degree, max_degree, seed, start, count)
+    op = implementation(resolve_backend(backend)).sample_synthetic
+    out: Triples = op(n_users, n_items, min_degree, max_degree, seed, start, count)
     return out
 
 
 def _check_seed(seed: int) -> None:
     if not 0 <= seed < 2**63:
         raise UserError(f"seed is {seed}; expected a whole number in [0, 2^63)")
-
-
-def _use_reference(backend: str) -> bool:
-    if backend not in ("auto", "cpu", "reference"):
-        raise BackendError(f"sample has no backend {backend!r}; expected auto, cpu or reference")
-    return backend == "reference"
 
 
 @torch.library.register_fake("recsparse::sample")

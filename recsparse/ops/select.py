@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from recsparse import _native
+from recsparse.backend import resolve_backend
+from recsparse.ops._backend import implementation
 
 _native.load()
 
@@ -19,7 +21,7 @@ class Selection(NamedTuple):
     ties: int
 
 
-def select(values: Tensor, k: int) -> Selection:
+def select(values: Tensor, k: int, *, backend: str = "auto") -> Selection:
     """Finds which k of `values` have the largest magnitudes, without sorting or copying them.
 
     Exact for any input and the same for any number of threads. Of equal magnitudes the lower positions are kept, so
@@ -27,8 +29,9 @@ def select(values: Tensor, k: int) -> Selection:
     for float32.
 
     Args:
-        values: float32, float16 or bfloat16 [n], contiguous, on the CPU, without NaN; infinities are ordinary values.
+        values: float32, float16 or bfloat16 [n], contiguous, without NaN; infinities are ordinary values.
         k: how many to keep, 0 <= k <= n. k = 0 gives threshold infinity and ties 0.
+        backend: see `recsparse.backend.resolve_backend`.
 
     Returns:
         Selection(threshold, ties). The threshold is exactly representable in the dtype of the values.
@@ -37,7 +40,8 @@ def select(values: Tensor, k: int) -> Selection:
         TypeError: wrong dtype.
         ValueError: wrong shape, k out of range, or a NaN (says how many there are and where the first is).
     """
-    threshold, ties = torch.ops.recsparse.select(values.detach(), k)
+    op = implementation(resolve_backend(backend, values.device.type)).select
+    threshold, ties = op(values.detach(), k)
     return Selection(threshold.item(), int(ties.item()))
 
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from recsparse import _native, ops
 from recsparse.errors import InvariantError
-from recsparse.table import PackedTable
+from recsparse.table import PackedTable, advise_huge_pages
 
 _CHECKED_AT_ONCE = 1 << 24  # floats
 
 
-def _zeros(count: int) -> Tensor:
+def _zeros(count: int, device: torch.device) -> Tensor:
     """float32 [count] on huge pages where its size allows: advice must come before the pages are touched."""
-    tensor = torch.empty(count)
-    torch.ops.recsparse.advise_huge_pages(tensor)
+    tensor = torch.empty(count, device=device)
+    advise_huge_pages(tensor)
     return tensor.zero_()
 
 
@@ -48,10 +48,11 @@ class TableOptimizer(ABC):
             raise ValueError(f"lr = {lr} and eps = {eps} must be positive, weight_decay = {weight_decay} at least 0")
         self.table = table
         self.lr, self.eps, self.weight_decay, self.lazy, self.seed = lr, eps, weight_decay, lazy, seed
-        self.step = torch.zeros(1, dtype=torch.int64)
-        self._no_state = torch.empty(0)
+        device = table.values.device
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._no_state = torch.empty(0, device=device)
         if self.state_name:
-            setattr(self, self.state_name, _zeros(state))
+            setattr(self, self.state_name, _zeros(state, device))
 
     @property
     def state(self) -> Tensor:
@@ -114,7 +115,7 @@ class TableOptimizer(ABC):
         used = self.floats_per_weight * self.table.nnz if self.floats_per_weight else self.state.numel()
         for begin in range(0, self.state.numel(), _CHECKED_AT_ONCE):
             part = self.state[begin : begin + _CHECKED_AT_ONCE]
-            place = torch.arange(begin, begin + len(part))
+            place = torch.arange(begin, begin + len(part), device=part.device)
             squares = part[max(1, self.floats_per_weight) - 1 :: max(1, self.floats_per_weight)]
             if bool((~torch.isfinite(part)).any()):
                 at = int(place[~torch.isfinite(part)][0])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from recsparse.reference.bpr_grow_scores import bpr_grow_scores
 from recsparse.reference.bpr_step import bpr_step_
-from recsparse.reference.convert_index import convert_index
+from recsparse.reference.convert_index import convert_index, misfit_row, pack
+from recsparse.reference.init import init_index_, init_values_
+from recsparse.reference.inspect import column_mask, row_counts
 from recsparse.reference.lookup import lookup
 from recsparse.reference.lookup_bag import lookup_bag
 from recsparse.reference.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
@@ -18,10 +20,16 @@ __all__ = [
     "adam_",
     "bpr_grow_scores",
     "bpr_step_",
+    "column_mask",
     "convert_index",
+    "init_index_",
+    "init_values_",
     "lookup",
     "lookup_bag",
+    "misfit_row",
+    "pack",
     "prune_regrow_",
+    "row_counts",
     "rowwise_adagrad_",
     "sample",
     "sample_synthetic",

@@ -1,4 +1,4 @@
-"""The index of a mask, built byte by byte."""
+"""The index of a mask, built byte by byte; the references of `pack`, `convert_index` and `misfit_row`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,46 @@ def convert_index(
     index: Tensor, cols: Tensor, capacity: int, kind: int, rows: int, dim: int, to_kind: int
 ) -> tuple[Tensor, Tensor]:
     """(index, cols) of kind `to_kind` for the slots that a table keeps."""
-    mask = mask_of(index, cols, kind, rows, dim)
-    name = next(name for name, code in layout.KINDS.items() if code == to_kind)
+    return index_of("convert_index", mask_of(index, cols, kind, rows, dim), to_kind, capacity)
+
+
+def misfit_row(index: Tensor, cols: Tensor, capacity: int, kind: int, rows: int, dim: int, to_kind: int) -> int:
+    """The first row that kind `to_kind` cannot hold, or -1."""
+    return misfit(mask_of(index, cols, kind, rows, dim), to_kind)
+
+
+def pack(dense: Tensor, mask: Tensor, kind: int, capacity: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(index, cols, values [capacity]); see `recsparse.ops.pack`."""
+    index, cols = index_of("pack", mask, kind, capacity)
+    kept = int(mask.sum())
+    if kept > capacity:
+        raise ValueError(f"pack: mask keeps {kept} weights, more than capacity {capacity}")
+    values = torch.zeros(capacity, dtype=dense.dtype)
+    values[:kept] = dense[mask]
+    return index, cols, values
+
+
+def misfit(mask: Tensor, kind: int) -> int:
+    """The first row of bool [rows, dim] `mask` that `kind` cannot hold, or -1."""
+    if kind not in (layout.KINDS["full"], layout.KINDS["prefix"]):
+        return -1
+    wanted = mask.shape[1] if kind == layout.KINDS["full"] else mask.sum(1, keepdim=True)
+    wrong = (mask != (torch.arange(mask.shape[1]) < wanted)).any(1).nonzero()
+    return int(wrong[0]) if len(wrong) else -1
+
+
+def index_of(op: str, mask: Tensor, kind: int, capacity: int) -> tuple[Tensor, Tensor]:
+    """(index, cols [capacity] for `cols8`) of bool [rows, dim] `mask`."""
+    rows, dim = mask.shape
+    name = next(name for name, code in layout.KINDS.items() if code == kind)
+    row = misfit(mask, kind)
+    if row >= 0:
+        what = "every column" if name == "full" else "a prefix of its columns"
+        raise ValueError(f"{op}: row {row} does not keep {what}; use kind bits or cols8")
     counts = mask.sum(1).tolist()
-    for row, count in enumerate(counts):
-        if name == "full" and count < dim:
-            raise ValueError(f"convert_index: row {row} does not keep every column; use kind bits or cols8")
-        if name == "prefix" and not mask[row, :count].all():
-            raise ValueError(f"convert_index: row {row} does not keep a prefix of its columns; use kind bits or cols8")
     new_cols = torch.zeros(capacity if name == "cols8" else 0, dtype=torch.uint8)
     if name == "cols8":
-        new_cols[: sum(counts)] = mask.nonzero()[:, 1].to(torch.uint8)
+        new_cols[: min(capacity, sum(counts))] = mask.nonzero()[:capacity, 1].to(torch.uint8)
     if name == "full":
         return torch.empty(0, dtype=torch.int64), new_cols
     per_block = layout.rows_per_block(name, dim)

@@ -20,6 +20,8 @@ def lookup(
     dim: int,
     bounds: int = 0,
     padding: int = -1,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """[n, dim] of the values' dtype; see `recsparse.ops.lookup`."""
     bad = (ids < 0) | (ids >= rows)
@@ -31,4 +33,5 @@ def lookup(
         warnings.warn(message, stacklevel=2)
     valid = torch.where(bad, 0, ids)
     found = unpack(index, cols, values, kind, rows, dim)[0][valid]
-    return torch.where((valid == padding)[:, None], found.detach(), found)
+    rows_of_ids = torch.where((valid == padding)[:, None], found.detach(), found)
+    return rows_of_ids if out is None else out.copy_(rows_of_ids)

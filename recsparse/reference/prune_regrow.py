@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsparse import layout
+from recsparse.reference.convert_index import index_of
 from recsparse.reference.rows import mask_of
 
 
@@ -52,9 +52,7 @@ def prune_regrow_(
         state.view(-1, per_weight)[:nnz] = dense_state[new_mask]
     values.zero_()
     values[:nnz] = dense[new_mask]
-    name = next(name for name, code in layout.KINDS.items() if code == kind)
-    new_index, new_cols, _ = torch.ops.recsparse.pack(torch.zeros(rows, dim), new_mask, kind, values.numel())
+    new_index, new_cols = index_of("prune_regrow_", new_mask, kind, values.numel())
     index.copy_(new_index)
-    if name == "cols8":
-        cols.copy_(new_cols)
+    cols.copy_(new_cols)
     return torch.tensor([dropped, grown])

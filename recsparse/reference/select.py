@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 
-def select(values: Tensor, k: int) -> tuple[float, int]:
+def select(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Threshold and ties of `recsparse.ops.select`, for `values` without NaN."""
     if k == 0:
-        return float("inf"), 0
+        return values.new_full((), float("inf")), torch.tensor(0)
     magnitude = values.abs()
     threshold = torch.sort(magnitude, descending=True).values[k - 1]
-    return threshold.item(), k - int((magnitude > threshold).sum())
+    return threshold, k - (magnitude > threshold).sum()
 
 
 def kept(values: Tensor, threshold: float, ties: int) -> Tensor:

@@ -9,30 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DIMS, KINDS, same_bits
-from torch import Tensor
 
 from recsparse import layout
-from recsparse.reference.philox import philox
+from recsparse.reference.init import UNIT, initial_ranks, initial_weights
 from recsparse.table import PackedTable
 
-STREAM_VALUE, STREAM_MASK = 1, 2
 SEEDS = (0, 1, 2**40 + 7, 2**63 - 1, -1, -(2**63))
-UNIT = (4 * (65536**2 - 1) / 12) ** 0.5  # standard deviation of a sum of four 16-bit uniforms
-
-
-@cache
-def expected_weights(rows: int, dim: int, seed: int, std: float) -> Tensor:
-    row, col = torch.arange(rows)[:, None], torch.arange(dim)[None]
-    words = torch.stack(philox(seed, row, col // 2, STREAM_VALUE))
-    pair = words.gather(0, torch.stack([2 * (col % 2), 2 * (col % 2) + 1]).expand(2, rows, dim))
-    total = ((pair & 0xFFFF) + (pair >> 16)).sum(0) - 131070
-    return total.float() * torch.tensor(std / UNIT, dtype=torch.float32)
-
-
-@cache
-def expected_ranks(rows: int, dim: int, seed: int) -> Tensor:
-    row, col = torch.arange(rows)[:, None], torch.arange(dim)[None]
-    return torch.stack(philox(seed, row, col // 4, STREAM_MASK)).gather(0, (col % 4).expand(1, rows, dim))[0]
+expected_weights, expected_ranks = cache(initial_weights), cache(initial_ranks)
 
 
 @pytest.mark.parametrize("kind", ["bits", "cols8"])

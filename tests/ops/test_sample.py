@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from recsparse import _host
 from recsparse.data import Dataset, Interactions, Sampler, SyntheticStream, stream
-from recsparse.errors import BackendError, UserError
+from recsparse.errors import UserError
 from recsparse.ops import sample, sample_synthetic
 from recsparse.reference.philox import bounded64, philox, shuffle_keys, shuffled
 from recsparse.reference.sample import synthetic_items, synthetic_places
@@ -132,8 +132,8 @@ def test_bad_arguments():
         sample(indptr, items, users, 5, **options, mode="pairs")
     with pytest.raises(UserError, match="seed is -1"):
         sample(indptr, items, users, 5, seed=-1, start=0, count=1)
-    with pytest.raises(BackendError, match="no backend 'cuda'"):
-        sample(indptr, items, users, 5, **options, backend="cuda")
+    with pytest.raises(ValueError, match="backend is 'tpu', expected one of auto, cuda, triton, cpu, reference"):
+        sample(indptr, items, users, 5, **options, backend="tpu")
     with pytest.raises(ValueError, match="items is on meta, expected cpu"):
         torch.ops.recsparse.sample.default.redispatch(
             torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), indptr, items.to("meta"), users, 5, 0, 0, 4, 0

@@ -1,0 +1,140 @@
+"""Compile every Triton kernel for a GPU that is not there, and fail if one uses local memory (spills, stack).
+
+Runs each op on small tables on the CPU with every launch replaced by a compilation, so that the kernels are compiled
+with the very arguments that the ops give them; results are garbage and unused. Prints registers, stack and shared
+memory of each kernel.
+
+    python scripts/check_triton.py [--arch 90]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from recsparse import triton_kernels as kernels  # type: ignore[attr-defined]
+from recsparse.ops.pack import pack
+
+ROWS, DENSITY, IDS = 600, 0.1, 400
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+
+
+class Usage(NamedTuple):
+    """What a compiled kernel uses: registers a thread, bytes of stack and local memory a thread, shared bytes."""
+
+    registers: int
+    stack: int
+    local: int
+    shared: int
+
+
+class OfflineDriver:
+    """Stands for the CUDA driver as far as compiling goes."""
+
+    def __init__(self, arch: int) -> None:
+        self.target = GPUTarget("cuda", arch, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Table(NamedTuple):
+    """The arguments that describe a table."""
+
+    words: torch.Tensor
+    cols: torch.Tensor
+    values: torch.Tensor
+    layout: tuple[int, int, int]
+
+
+def tables() -> Iterator[Table]:
+    """Every kind at d = 64, one of the widest, and one of each 16-bit type."""
+    rng = torch.Generator().manual_seed(0)
+    cases = [("full", 64), ("prefix", 64), ("bits", 64), ("cols8", 64), ("bits", 256)]
+    for kind, dim in cases:
+        mask = torch.rand(ROWS, dim, generator=rng) < DENSITY
+        mask = mask if kind in ("bits", "cols8") else torch.ones_like(mask)
+        dtypes = [torch.float32, torch.float16, torch.bfloat16] if (kind, dim) == ("bits", 64) else [torch.float32]
+        for dtype in dtypes:
+            dense = torch.randn(ROWS, dim, generator=rng).to(dtype)
+            index, cols, values = pack(dense, mask, kind, int(mask.sum()))
+            code = ("full", "prefix", "bits", "cols8").index(kind)
+            yield Table(index, cols, values, (code, ROWS, dim))
+
+
+def call_ops(table: Table) -> None:
+    """Every op once."""
+    index, cols, values, layout = table
+    ids = torch.arange(IDS) % ROWS
+    rows = kernels.lookup(index, cols, values, ids, *layout)
+    kernels.lookup_backward(rows, index, cols, ids, *layout, -1, values.numel())
+
+
+def usage(cubin: bytes) -> Usage:
+    """Reads the resource table of a cubin."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", text)
+    if found is None:
+        raise SystemExit(f"check_triton: cuobjdump says nothing about resources: {text}")
+    registers, stack, shared, local = map(int, found.groups())
+    return Usage(registers, stack, local, shared)
+
+
+def compile_all(arch: int) -> dict[str, Usage]:
+    """Worst usage of each kernel over the tables."""
+    driver.set_active(OfflineDriver(arch))
+    worst: dict[str, Usage] = {}
+    seen: set[str] = set()
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        compiled = run(self, *args, grid=grid, warmup=True, **options)
+        if compiled.hash not in seen:
+            seen.add(compiled.hash)
+            name = self.fn.__name__
+            now = usage(compiled.asm["cubin"])
+            worst[name] = Usage(*map(max, worst[name], now)) if name in worst else now
+        return compiled
+
+    JITFunction.run = compile_only
+    for table in tables():
+        call_ops(table)
+    return worst
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compile every Triton kernel and fail on local memory.")
+    parser.add_argument("--arch", type=int, default=90, help="compute capability, 90 for sm_90")
+    worst = compile_all(parser.parse_args().arch)
+    print(f"{'kernel':34} registers  stack  local  shared   (worst of all tables, triton {triton.__version__})")
+    for name, used in sorted(worst.items()):
+        print(f"{name:34} {used.registers:9} {used.stack:6} {used.local:6} {used.shared:7}")
+    bad = [name for name, used in worst.items() if used.stack or used.local]
+    if bad:
+        print(f"check_triton: local memory in {', '.join(bad)}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

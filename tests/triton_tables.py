@@ -1,0 +1,51 @@
+"""Tables for the tests of the Triton kernels: on a GPU, or on the CPU under the interpreter.
+
+The modules `triton_kernels/*_cases.py` run in processes of their own, which `test_triton.py` starts, because triton
+reads TRITON_INTERPRET when it is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from strategies import random_table
+from torch import Tensor
+
+from recsparse.optim import TableOptimizer
+from recsparse.table import PackedTable
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+
+
+def on_device(*tensors: Tensor) -> Any:
+    """Copies of tensors on the device under test; one of them alone, or a tuple."""
+    moved = tuple(tensor.to(DEVICE, copy=True) for tensor in tensors)
+    return moved if len(moved) > 1 else moved[0]
+
+
+def on_triton(table: PackedTable) -> PackedTable:
+    """A copy of a table that the Triton kernels serve."""
+    tensors = on_device(table.index, table.cols, table.values.detach())
+    return PackedTable(table.rows, table.dim, table.kind, *tensors, backend="triton")
+
+
+def pair(kind: str, rows: int, dim: int, **options: Any) -> tuple[PackedTable, PackedTable]:
+    """The same random table for the native kernels and for Triton's."""
+    table = random_table(kind, rows, dim, **options)
+    return table, on_triton(table)
+
+
+def assert_same_table(found: PackedTable, want: PackedTable) -> None:
+    """Equal bit for bit."""
+    for name, tensor in want.state_dict().items():
+        assert torch.equal(found.state_dict()[name].cpu().view(torch.uint8), tensor.view(torch.uint8)), name
+
+
+def copy_optimizer(optimizer: TableOptimizer, table: PackedTable, **options: Any) -> TableOptimizer:
+    """The optimiser of another table with the same state."""
+    other = type(optimizer)(table, **options)
+    other.load_state_dict(optimizer.state_dict())
+    return other
