@@ -31,7 +31,7 @@ def facts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def state(trainer: Trainer) -> dict[str, torch.Tensor]:
-    moments = trainer.stage.optimizer.moments
+    moments = trainer.stage.optimizer.state
     return {"moments": moments, **trainer.stage.table.state_dict()}
 
 
@@ -224,7 +224,7 @@ def test_the_invariant_check_sees_a_stray_moment(tmp_path: Path) -> None:
     nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     ops.prune_regrow_(stage.table, stage.optimizer.weight_state, *nothing, drop=5, grow=0)
     check_invariants(stage)
-    stage.optimizer.moments[2 * stage.table.nnz] = 1e-30
+    stage.optimizer.state[2 * stage.table.nnz] = 1e-30
     with pytest.raises(InvariantError, match=r"moments\[.*\] lies behind the kept weights"):
         check_invariants(stage)
 
@@ -311,6 +311,33 @@ def test_nothing_is_written_when_a_size_is_impossible(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="less than one weight a row"):
         small_runs.trainer(tmp_path, settings)
     assert not (tmp_path / "run").exists()
+
+
+STATE_BYTES = {"adagrad": 4, "rowwise_adagrad": 0, "sgd": 0}  # of a kept weight
+
+
+@pytest.mark.parametrize("name", STATE_BYTES)
+def test_every_optimiser_trains_stops_and_resumes(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With mask updates, which have to move state of every shape."""
+    monkeypatch.setattr("recsparse.train.CHUNK_STEPS", 4)
+    settings = small_runs.config("dsl", epochs=6, every="5 steps")
+    settings.optim.name = name  # type: ignore[assignment]
+    settings.optim.lr = 5.0 if name == "sgd" else 0.1
+    settings.model.init_std = 0.3
+    whole = small_runs.trainer(tmp_path, settings, "whole")
+    final = whole.train()
+    rows = 4 * whole.stage.table.rows if name == "rowwise_adagrad" else 0
+    assert final["bytes"]["state"] == STATE_BYTES[name] * whole.stage.table.capacity + rows
+    epochs = [row["loss"] for row in whole.run_folder.rows() if row["event"] == "epoch"]
+    assert epochs[-1] < 0.99 * epochs[0]
+    stopped = small_runs.trainer(tmp_path, settings, "stopped")
+    stop_at(stopped, 3, 0.5)
+    with pytest.raises(Interrupted):
+        stopped.train()
+    resumed = small_runs.trainer(tmp_path, settings, "stopped")
+    resumed.resume()
+    resumed.train()
+    assert_equal_runs(whole, resumed)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
