@@ -86,6 +86,30 @@ def call_ops(table: Table) -> None:
     ids = torch.arange(IDS) % ROWS
     rows = kernels.lookup(index, cols, values, ids, *layout)
     kernels.lookup_backward(rows, index, cols, ids, *layout, -1, values.numel())
+    step = torch.zeros(1, dtype=torch.int64)
+    dense = torch.zeros(ROWS, layout[2])
+    gradients = (
+        (rows.float(), ids, True),
+        (rows.float(), ids, False),
+        (dense, None, False),
+        (values.float(), None, False),
+    )
+    # The optimisers differ in a few instructions: all of them on one table, Adam, the largest, on the others.
+    everything = layout[0] == 2 and layout[2] == 64 and values.dtype == torch.float32
+    for optimizer in range(4) if everything else (3,):
+        state = torch.zeros((0, values.numel(), ROWS, 2 * values.numel())[optimizer])
+        triples = (ids % 300, ids % 300, (ids * 7) % 300)
+        hyper = (optimizer, 0.01, 0.9, 0.999, 1e-8, 0.0, 0.0, 0)
+        kernels.bpr_step_(values, state, step, index, cols, *triples, *layout, 300, 200, *hyper)
+        for grad, named, lazy in gradients:
+            common = (step, index, cols, grad, named, *layout)
+            if optimizer == 0:
+                kernels.sgd_(values, *common, 0.01, 0.0, lazy, 0)
+            elif optimizer == 3:
+                kernels.adam_(values, state, *common, 0.01, 0.9, 0.999, 1e-8, 0.0, lazy, 0)
+            else:
+                op = kernels.adagrad_ if optimizer == 1 else kernels.rowwise_adagrad_
+                op(values, state, *common, 0.01, 1e-8, 0.0, lazy, 0)
 
 
 def usage(cubin: bytes) -> Usage:

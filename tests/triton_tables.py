@@ -15,9 +15,13 @@ from torch import Tensor
 
 from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
+from recsparse.triton_kernels import bpr_step
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+if INTERPRETED:  # its time is that of programs, not of slots
+    bpr_step.SCORE_SLOTS *= 4
+    bpr_step.UPDATE_SLOTS *= 2
 
 
 def on_device(*tensors: Tensor) -> Any:

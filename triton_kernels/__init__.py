@@ -6,6 +6,8 @@ and checked. Importing this package needs triton; nothing else of recsparse does
 
 from __future__ import annotations
 
+from recsparse.triton_kernels.bpr_step import bpr_step_
 from recsparse.triton_kernels.lookup import lookup, lookup_backward
+from recsparse.triton_kernels.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 
-__all__ = ["lookup", "lookup_backward"]
+__all__ = ["adagrad_", "adam_", "bpr_step_", "lookup", "lookup_backward", "rowwise_adagrad_", "sgd_"]

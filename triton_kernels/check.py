@@ -9,6 +9,7 @@ from recsparse import layout
 
 VALUE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 FLOATING = (*VALUE_TYPES, torch.float64)  # float64 for gradient checks
+SGD, ADAGRAD, ROWWISE_ADAGRAD, ADAM = range(4)  # `Optimizer` in csrc/core/update.h
 KINDS = {code: name for name, code in layout.KINDS.items()}
 
 
@@ -89,3 +90,49 @@ def ids(op: str, name: str, given: Tensor, limit: int) -> None:
     elif bool(bad.any()):
         at = int(bad.nonzero()[0])
         raise IndexError(f"{op}: {name}[{at}] = {int(given[at])} is out of range, expected 0..{limit - 1}")
+
+
+def options(op: str, optimizer: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
+    """Hyper-parameters of an optimiser."""
+    if not lr >= 0:
+        raise ValueError(f"{op}: lr is {lr}, expected at least 0")
+    if not weight_decay >= 0:
+        raise ValueError(f"{op}: weight_decay is {weight_decay}, expected at least 0")
+    if optimizer != SGD and not eps > 0:
+        raise ValueError(f"{op}: eps is {eps}, expected above 0")
+    if optimizer == ADAM and not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"{op}: betas are {beta1} and {beta2}, expected in [0, 1)")
+
+
+def state(op: str, name: str, given: Tensor, optimizer: int, capacity: int, rows: int, device: torch.device) -> None:
+    """The state tensor of an optimiser."""
+    vector(op, name, given, torch.float32, device)
+    expected = (0, capacity, rows, 2 * capacity)[optimizer]
+    if given.numel() != expected:
+        what = ("", " = capacity", " = rows", " = 2 * capacity")[optimizer]
+        raise ValueError(f"{op}: {name} has {given.numel()} entries, expected {expected}{what}")
+
+
+def step(op: str, given: Tensor, device: torch.device) -> None:
+    """The step counter."""
+    tensor(op, "step", given, torch.int64, device)
+    if given.numel() != 1:
+        raise ValueError(f"{op}: step has {given.numel()} entries, expected 1")
+
+
+def triples(
+    op: str, users: Tensor, pos: Tensor, neg: Tensor, rows: int, item_offset: int, device: torch.device
+) -> None:
+    """Triples of a joint table: users in rows [0, item_offset), items behind them."""
+    for name, given in (("users", users), ("pos", pos), ("neg", neg)):
+        vector(op, name, given, torch.int64, device)
+    counts = users.numel(), pos.numel(), neg.numel()
+    if len(set(counts)) > 1:
+        raise ValueError(
+            f"{op}: users, pos and neg have {counts[0]}, {counts[1]} and {counts[2]} entries, expected the same number"
+        )
+    if not 0 <= item_offset <= rows:
+        raise ValueError(f"{op}: item_offset is {item_offset}, expected 0..rows = {rows}")
+    ids(op, "users", users, item_offset)
+    ids(op, "pos", pos, rows - item_offset)
+    ids(op, "neg", neg, rows - item_offset)

@@ -51,7 +51,8 @@ def _backward_kernel(
     else:
         row, head, length = short_segments(keys, begin, 0, count, BLOCK)
     length = tl.where(row == padding, 0, length)
-    total = sum_rows(grad, order, head, length, BLOCK, ACROSS, DIM, 32 * WORDS)
+    width = tl.full([BLOCK], DIM, tl.int32)
+    total = sum_rows(grad, order, 0, head, length, 0, width, BLOCK, ACROSS, DIM, 32 * WORDS)
     start, words = decode(index, cols, row, length > 0, KIND, DIM, WORDS)
     kept, rank = expand(words, WORDS)
     tl.store(out + start[:, None] + rank, narrow(total, out.dtype.element_ty), mask=kept)

@@ -65,7 +65,7 @@ def round_stochastic(x, kind: tl.constexpr, key, position):
             capped = tl.minimum(magnitude, 0x477FE000)
             rounded = (capped + (random & 0x1FFF)) & 0xFFFFE000
             # Below 2^-14 the steps are 2^-24 wide and have 2^21 parts.
-            tiny = tl.minimum(capped, 0x38800000).to(tl.float32, bitcast=True)
+            tiny = tl.minimum(capped, 0x387FFFFF).to(tl.float32, bitcast=True)
             parts = (tiny * 35184372088832.0).to(tl.int32).to(tl.uint32)
             small = (((parts + (random & 0x1FFFFF)) >> 21).to(tl.float32) * 5.9604644775390625e-8).to(
                 tl.uint32, bitcast=True

@@ -89,21 +89,24 @@ def long_segment(keys, number, begin, first, n):
 
 @triton.jit
 def sum_rows(
-    source, order, head, count, BLOCK: tl.constexpr, ACROSS: tl.constexpr, DIM: tl.constexpr, COLS: tl.constexpr
-):
-    """Sums of the rows source[order[p]] [.., DIM] of each segment, [BLOCK, COLS], in float32 (float64 of float64).
+    source, order, shift, head, count, offset, width,
+    BLOCK: tl.constexpr, ACROSS: tl.constexpr, STRIDE: tl.constexpr, COLS: tl.constexpr,
+):  # fmt: skip
+    """Sums over each segment of rows of `source` [.., STRIDE], in float32 (float64 of float64): [BLOCK, COLS].
 
-    ACROSS 1: BLOCK short segments, each in ascending position, so with the bits of a plain loop. Else one long segment
-    (BLOCK 1), ACROSS occurrences at a time.
+    The row of sorted position p is order[p] - shift; its columns [offset, offset + COLS) are read, those below `width`
+    [BLOCK]. ACROSS 1: BLOCK short segments, each in ascending position, so with the bits of a plain loop. Else one long
+    segment (BLOCK 1), ACROSS occurrences at a time.
     """
     kind: tl.constexpr = tl.float64 if source.dtype.element_ty == tl.float64 else tl.float32
-    column = tl.arange(0, COLS)[None, :]
+    column = offset + tl.arange(0, COLS)[None, :]
+    inside = column < width[:, None]
     total = tl.zeros([BLOCK * ACROSS, COLS], kind)
     step = tl.arange(0, ACROSS) if ACROSS > 1 else tl.zeros([BLOCK], tl.int32)
     for done in range(0, tl.max(count), ACROSS):
         have = done + step < count
-        place = tl.load(order + head + done + step, mask=have, other=0)
-        row = tl.load(source + place[:, None] * DIM + column, mask=have[:, None] & (column < DIM), other=0)
+        place = tl.load(order + head + done + step, mask=have, other=0) - shift
+        row = tl.load(source + place[:, None] * STRIDE + column, mask=have[:, None] & inside, other=0)
         total += row.to(kind)
     if ACROSS > 1:
         total = tl.sum(total, 0)[None, :]
