@@ -45,7 +45,7 @@ class DlrmProblem:
         torch.manual_seed(0)
         model = DLRM(embeddings, DENSE, self.case.dim)
         mlps = [*model.bottom.parameters(), *model.top.parameters()]
-        return model, torch.optim.Adam(mlps, lr=LR, betas=(BETA1, BETA2), eps=EPS)
+        return model, torch.optim.Adam(mlps, lr=LR, betas=(BETA1, BETA2), eps=EPS, fused=True)
 
     def loss(self, model: DLRM, number: int) -> Tensor:
         return binary_cross_entropy_with_logits(model(self.dense[number], self.ids[number]), self.clicked[number])
