@@ -18,13 +18,38 @@ struct RowRef {
   uint64_t start;  // index of the first value
   uint32_t count;  // kept columns
   uint64_t mask[kMaskWords64];
+
+  RowRef() = default;
+  RS_INLINE_MEMBER RowRef(const RowRef& other) { *this = other; }
+  // Member by member. g++ would copy the struct in 16 bytes from where its members have just been stored, and a load that
+  // spans two stores waits until both are in the cache: behind them, for the index line of the row that was located.
+  RS_INLINE_MEMBER RowRef& operator=(const RowRef& other) {
+    start = other.start;
+    count = other.count;
+    for (int i = 0; i < kMaskWords64; ++i) mask[i] = other.mask[i];
+    return *this;
+  }
 };
+
+// Where the processor cannot count bits, the builtin is a call into libgcc, which looks bytes up in a table.
+#if defined(__x86_64__) && !defined(__POPCNT__) && !defined(__CUDA_ARCH__)
+constexpr bool kCountsBits = false;
+#else
+constexpr bool kCountsBits = true;
+#endif
+
+// Set bits of each byte, in that byte.
+RS_INLINE uint64_t popcount_bytes(uint64_t x) {
+  x -= x >> 1 & 0x5555555555555555ull;
+  x = (x & 0x3333333333333333ull) + (x >> 2 & 0x3333333333333333ull);
+  return (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0full;
+}
 
 RS_INLINE int popcount64(uint64_t x) {
 #if defined(__CUDA_ARCH__)
   return __popcll(x);
 #else
-  return __builtin_popcountll(x);
+  return kCountsBits ? __builtin_popcountll(x) : static_cast<int>(popcount_bytes(x) * 0x0101010101010101ull >> 56);
 #endif
 }
 
@@ -49,9 +74,17 @@ RS_INLINE const uint64_t* index_line(const TableView& table, int64_t row) {
 struct ScalarRank {
   // Set bits in the first `words` 32-bit mask words of a bits block of `lines` cache lines.
   RS_INLINE_MEMBER static uint64_t mask_bits(const uint64_t* block, int words, int lines) {
-    uint64_t rank = 0;
-    for (int i = 0; i < 8 * lines - 1; ++i) rank += popcount64(block[1 + i] & low_bits(32 * (words - 2 * i)));
-    return rank;
+    uint64_t rank = 0, bytes = 0;  // the counts of a byte: at most 8 bits in each of 15 words
+    for (int i = 0; i < 8 * lines - 1; ++i) {
+      const uint64_t word = block[1 + i] & low_bits(32 * (words - 2 * i));
+      if (kCountsBits) {
+        rank += popcount64(word);
+      } else {
+        bytes += popcount_bytes(word);
+      }
+    }
+    if (kCountsBits) return rank;
+    return ((bytes & 0x00ff00ff00ff00ffull) + (bytes >> 8 & 0x00ff00ff00ff00ffull)) * 0x0001000100010001ull >> 48;
   }
 
   // Sum of the first `n` row lengths (bytes, or 16-bit when dim = 256), eight bytes at a time.

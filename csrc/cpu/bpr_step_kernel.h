@@ -63,18 +63,17 @@ RS_INLINE float score_triple(const T* values, int dim, bool far, const Triple<W>
     // Short rows meet in few columns: they are compared packed, work grows with the kept weights and not with dim.
     if (rows.user.count <= 16 && rows.pos.count <= 16 && rows.neg.count <= 16) {
       constexpr int kMask = RowRef<W>::kMaskWords64;
-      const uint32_t lanes_u = static_cast<uint32_t>(low_bits(rows.user.count));
-      const uint32_t lanes_i = static_cast<uint32_t>(low_bits(rows.pos.count));
-      const uint32_t lanes_j = static_cast<uint32_t>(low_bits(rows.neg.count));
-      const F16 user = load_values(u, static_cast<int>(rows.user.count), far);
-      const F16 pos = load_values(i, static_cast<int>(rows.pos.count), far);
-      const F16 neg = load_values(j, static_cast<int>(rows.neg.count), far);
+      const int count_u = static_cast<int>(rows.user.count), count_i = static_cast<int>(rows.pos.count);
+      const int count_j = static_cast<int>(rows.neg.count);
+      const F16 user = load_values(u, count_u, far), pos = load_values(i, count_i, far);
+      const F16 neg = load_values(j, count_j, far);
       const Overlap with_pos = overlap<kMask>(user, rows.user.mask, pos, rows.pos.mask);
       const Overlap with_neg = overlap<kMask>(user, rows.user.mask, neg, rows.neg.mask);
       const F16 partner = with_neg.b_at_a - with_pos.b_at_a;
-      store(out_u, partner, lanes_u);
-      store(out_i, F16(0.0f) - with_pos.a_at_b, lanes_i);
-      store(out_j, with_neg.a_at_b, lanes_j);
+      // Not into the line behind a record: that is another one, which another core may be writing.
+      store_first(out_u, partner, count_u);
+      store_first(out_i, F16(0.0f) - with_pos.a_at_b, count_i);
+      store_first(out_j, with_neg.a_at_b, count_j);
       return reduce_add(user * partner);
     }
   }
@@ -200,11 +199,11 @@ static void bpr_update_rows(const BprBatch& batch, const Step& step, int64_t beg
     const BprRecord* first = record_at(k);
     const F16 pull(decay * static_cast<float>(next - k));
     const auto gradient = [&](uint32_t c, F16 weight) {
-      const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(first->count - c)) & 0xffff);
-      F16 sum = load(record_vector(batch, first, room) + c, lanes) * F16(first->coefficient);
+      const int n = first->count - c < 16 ? static_cast<int>(first->count - c) : 16;
+      F16 sum = load_first(record_vector(batch, first, room) + c, n) * F16(first->coefficient);
       for (int64_t o = k + 1; o < next; ++o) {
         const BprRecord* record = record_at(o);
-        sum = fma(load(record_vector(batch, record, room) + c, lanes), F16(record->coefficient), sum);
+        sum = fma(load_first(record_vector(batch, record, room) + c, n), F16(record->coefficient), sum);
       }
       return fma(weight, pull, sum);
     };

@@ -18,6 +18,8 @@
 
 namespace recsparse::avx2 {
 
+constexpr bool kVectors = true;  // sixteen lanes are loaded, stored and permuted at once
+
 template <class T>
 struct V16;
 
@@ -100,12 +102,14 @@ RS_INLINE F16 permute16(F16 a, uint64_t nibbles) {
              pick8(a, spread8(static_cast<uint32_t>(nibbles >> 32))));
 }
 
-// Lane i + n of a in lane i; the last n lanes are unspecified.
-RS_INLINE F16 shift_down(F16 a, int n) { return permute16(a, kLaneNibbles >> (4 * n & 63)); }
-
 // Ascending values of a go to the lanes of `mask` in ascending order, zero elsewhere.
 RS_INLINE F16 expand(F16 a, uint32_t mask) {
   return keep_lanes(permute16(a, _pdep_u64(kLaneNibbles, nibbles16(mask))), mask);
+}
+// The same from lane `before` of a on, whose lane 15 is zero: lanes outside of the mask ask for that one.
+RS_INLINE F16 expand_from(F16 a, int before, uint32_t mask) {
+  const uint64_t nibbles = nibbles16(mask);
+  return permute16(a, _pdep_u64(kLaneNibbles >> (4 * before), nibbles) | ~nibbles);
 }
 // The lanes of `mask` in ascending order, zero in the rest.
 RS_INLINE F16 compress(F16 a, uint32_t mask) {
@@ -182,7 +186,7 @@ RS_INLINE void stream_fence() { _mm_sfence(); }
 // access is moved to its start.
 RS_INLINE __m256 load_first8(const float* p, int n) {
   const int offset = static_cast<int>(reinterpret_cast<uintptr_t>(p) / 4 & 7);
-  const int back = offset + n <= 8 ? offset : 0;
+  const int back = offset & (offset + n - 9) >> 31;  // without a branch: whether a row crosses is as good as random
   const __m256 sector = _mm256_maskload_ps(p - back, lane_range(back, back + n));
   return _mm256_permutevar8x32_ps(sector, _mm256_add_epi32(lane_numbers(), _mm256_set1_epi32(back)));
 }

@@ -13,6 +13,8 @@
 
 namespace recsparse::avx512 {
 
+constexpr bool kVectors = true;  // sixteen lanes are loaded, stored and permuted at once
+
 template <class T>
 struct V16;
 
@@ -92,13 +94,15 @@ RS_INLINE void stream(S* p, F16 a) {
 // How far to step back from p, in values, for an access to its first n values (n <= 16): so far that sixteen values end
 // with the cache line, when the n lie in one, else not at all. A masked access of sixteen lanes that crosses into the next
 // line fetches that line even when no lane of the mask is in it, and nobody prefetched it: on Zen 5 a cold lookup took
-// 41 ns a row so, and takes 14 with the step.
+// 41 ns a row so, and takes 14 with the step. No branch: whether a row crosses is as good as random.
 template <class S>
 RS_INLINE uint32_t step_back(const S* p, int n) {
   constexpr uint32_t kLine = 64 / sizeof(S);
   const uint32_t offset = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(p) / sizeof(S)) & (kLine - 1);
   const uint32_t back = offset > kLine - 16 ? offset - (kLine - 16) : 0;
-  return offset + static_cast<uint32_t>(n) <= kLine ? back : 0;
+  const int32_t beyond =
+      static_cast<int32_t>(offset) + n - static_cast<int32_t>(kLine) - 1;  // negative: they do not cross
+  return back & static_cast<uint32_t>(beyond >> 31);
 }
 
 // The first n values at p, zero in the other lanes.
@@ -201,14 +205,14 @@ RS_INLINE Pairs join_pairs(Pairs x) {
 
 // Ascending values of a go to the lanes of `mask` in ascending order, zero elsewhere.
 RS_INLINE F16 expand(F16 a, uint32_t mask) { return F16(_mm512_maskz_expand_ps(static_cast<__mmask16>(mask), a.r)); }
-// The same from the consecutive values at p; reads popcount(mask) of them.
-RS_INLINE F16 expand(const float* p, uint32_t mask) {
-  return F16(_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(mask), p));
-}
+// The same from the consecutive values at p; reads popcount(mask) of them. In a register first: expanding straight from
+// memory takes six cycles on Zen 5.
 template <class S>
 RS_INLINE F16 expand(const S* p, uint32_t mask) {
   return expand(load(p, (1u << __builtin_popcount(mask)) - 1), mask);
 }
+// The same from lane `before` of a on, whose lane 15 is zero.
+RS_INLINE F16 expand_from(F16 a, int before, uint32_t mask) { return expand(shift_down(a, before), mask); }
 // The lanes of `mask` in ascending order. In a register first: compressing straight to memory is microcoded on Zen 4.
 RS_INLINE F16 compress(F16 a, uint32_t mask) {
   return F16(_mm512_maskz_compress_ps(static_cast<__mmask16>(mask), a.r));

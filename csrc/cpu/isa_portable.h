@@ -14,6 +14,8 @@
 
 namespace recsparse::portable {
 
+constexpr bool kVectors = false;  // a lane costs what it costs: nothing is gained by taking sixteen at once
+
 template <class T>
 struct V16 {
   T r[16];
@@ -127,12 +129,6 @@ RS_INLINE F16 round_stochastic(S, F16 a, RoundingKey key, uint32_t position) {
 }
 RS_INLINE F16 round_stochastic(float, F16 a, RoundingKey, uint32_t) { return a; }
 
-template <class T>
-RS_INLINE V16<T> shift_down(V16<T> a, int n) {
-  V16<T> out(T(0));
-  for (int i = 0; i + n < 16; ++i) out.r[i] = a.r[i + n];
-  return out;
-}
 template <class S>
 RS_INLINE Lanes<S> expand(const S* p, uint32_t mask) {
   Lanes<S> out(0);

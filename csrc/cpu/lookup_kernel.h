@@ -24,12 +24,13 @@ static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, bool far, i
     const int64_t row = args.ids[i];
     return static_cast<uint64_t>(row) < rows ? row : 0;
   };
+  const auto place = [](int64_t i) { return static_cast<uint64_t>(i) % kAhead; };
   const auto fetch = [&](int64_t i) {
     if (static_cast<uint64_t>(args.ids[i]) >= rows) {
       if (bad.count++ == 0) bad.first = i;
     }
     const RowRef<W> ref = locate<K, W, Rank>(table, id(i));
-    ring[i % kAhead] = ref;
+    ring[place(i)] = ref;
     prefetch_span(args.values + ref.start, ref.count);
     if (K == IndexKind::cols8) prefetch_span(table.cols + ref.start, ref.count);
   };
@@ -39,7 +40,7 @@ static BadIds lookup_rows(const LookupArgs<T>& args, bool streaming, bool far, i
   for (int64_t i = begin; i < end && i < begin + kAhead; ++i) fetch(i);
   for (int64_t i = begin; i < end; ++i) {
     if (K != IndexKind::full && i + 2 * kAhead < end) prefetch(index_line<K, W>(table, id(i + 2 * kAhead)));
-    RowRef<W> ref = ring[i % kAhead];
+    RowRef<W> ref = ring[place(i)];
     complete<K, W>(table, ref);
     T* out = args.out + i * dim;
     for_each_chunk<K>(args.values + ref.start, ref, chunks, far, [&](int c, Lanes<T> chunk) {

@@ -41,18 +41,20 @@ RS_INLINE Lanes<T> load_chunk(const T* p, uint32_t mask, bool far) {
   return far ? expand(load_first(p, popcount64(mask)), mask) : expand(p, mask);
 }
 
-// Calls each(c, chunk) for the chunks of a row in order. A short row of a far table is loaded once.
+// Calls each(c, chunk) for the chunks of a row in order. Vectors load a short row once.
 template <IndexKind K, int W, class T, class Each>
 RS_INLINE void for_each_chunk(const T* p, const RowRef<W>& ref, int chunks, bool far, Each&& each) {
-  if (far && (K == IndexKind::bits || K == IndexKind::cols8) && ref.count <= 16) {
-    const Lanes<T> row = load_first(p, static_cast<int>(ref.count));
-    int before = 0;
-    for (int c = 0; c < chunks; ++c) {
-      const uint32_t mask = chunk_mask(ref, c);
-      each(c, expand(shift_down(row, before), mask));
-      before += popcount64(mask);
+  if constexpr (kVectors && (K == IndexKind::bits || K == IndexKind::cols8)) {
+    if (ref.count < 16) {
+      const Lanes<T> row = load_values(p, static_cast<int>(ref.count), far);
+      int before = 0;
+      for (int c = 0; c < chunks; ++c) {
+        const uint32_t mask = chunk_mask(ref, c);
+        each(c, expand_from(row, before, mask));
+        before += popcount64(mask);
+      }
+      return;
     }
-    return;
   }
   for (int c = 0; c < chunks; ++c) {
     const uint32_t mask = chunk_mask(ref, c);

@@ -33,16 +33,18 @@ class RowWalk {
     if (K != IndexKind::full && i + 2 * kWalkAhead < end_) {
       prefetch(index_line<K, W>(table_, row(i + 2 * kWalkAhead)));
     }
-    RowRef<W> ref = ring_[i % kWalkAhead];
+    RowRef<W> ref = ring_[place(i)];
     complete<K, W>(table_, ref);
     if (i + kWalkAhead < end_) fetch(i + kWalkAhead);
     return ref;
   }
 
  private:
+  static RS_INLINE_MEMBER uint64_t place(int64_t i) { return static_cast<uint64_t>(i) % kWalkAhead; }
+
   RS_INLINE_MEMBER void fetch(int64_t i) {
     const RowRef<W> ref = locate<K, W, Rank>(table_, row(i));
-    ring_[i % kWalkAhead] = ref;
+    ring_[place(i)] = ref;
     prefetch_span(values_ + ref.start, ref.count);
     if (K == IndexKind::cols8) prefetch_span(table_.cols + ref.start, ref.count);
   }

@@ -25,7 +25,7 @@ RS_INLINE void store_state(float* p, int n, bool far, const F16* state) {
     const int low = n < 8 ? 2 * n : 16;
     const Pairs pairs = join_pairs({state[0], state[1]});
     store_values(p, pairs.a, low, far);
-    if (n > 8) store_values(p + 16, pairs.b, 2 * n - low, far);
+    store_values(p + (n > 8 ? 16 : 0), pairs.b, 2 * n - low, far);  // nothing, where n <= 8: a branch would cost more
   }
 }
 
