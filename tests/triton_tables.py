@@ -6,6 +6,7 @@ reads TRITON_INTERPRET when it is imported.
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -15,13 +16,23 @@ from torch import Tensor
 
 from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
-from recsparse.triton_kernels import bpr_step
+
+# An op has the name of its module, and hides it as an attribute of the package.
+bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, select = (
+    importlib.import_module(f"recsparse.triton_kernels.{name}")
+    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "select")
+)
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# One word of mask a row, whole words and not, five words (a block of two lines), eight (another), 16-bit lengths.
+DIMS_OF_EVERY_BLOCK = (1, 33, 64, 100, 160, 256)
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
 if INTERPRETED:  # its time is that of programs, not of slots
     bpr_step.SCORE_SLOTS *= 4
     bpr_step.UPDATE_SLOTS *= 2
+    bpr_grow_scores.SCORE_SLOTS = bpr_step.SCORE_SLOTS
+    for module in (init, lookup_bag, prune_regrow):
+        module.SLOTS *= 2
 
 
 def on_device(*tensors: Tensor) -> Any:

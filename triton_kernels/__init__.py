@@ -6,8 +6,40 @@ and checked. Importing this package needs triton; nothing else of recsparse does
 
 from __future__ import annotations
 
+from recsparse.triton_kernels.bpr_grow_scores import bpr_grow_scores
 from recsparse.triton_kernels.bpr_step import bpr_step_
+from recsparse.triton_kernels.convert_index import convert_index, misfit_row
+from recsparse.triton_kernels.init import init_index_, init_values_
+from recsparse.triton_kernels.inspect import column_mask, row_counts
 from recsparse.triton_kernels.lookup import lookup, lookup_backward
+from recsparse.triton_kernels.lookup_bag import lookup_bag, lookup_bag_backward, lookup_bag_weights_backward
 from recsparse.triton_kernels.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
+from recsparse.triton_kernels.pack import pack, unpack
+from recsparse.triton_kernels.prune_regrow import prune_regrow_
+from recsparse.triton_kernels.sample import sample
+from recsparse.triton_kernels.select import select
 
-__all__ = ["adagrad_", "adam_", "bpr_step_", "lookup", "lookup_backward", "rowwise_adagrad_", "sgd_"]
+__all__ = [
+    "adagrad_",
+    "adam_",
+    "bpr_grow_scores",
+    "bpr_step_",
+    "column_mask",
+    "convert_index",
+    "init_index_",
+    "init_values_",
+    "lookup",
+    "lookup_backward",
+    "lookup_bag",
+    "lookup_bag_backward",
+    "lookup_bag_weights_backward",
+    "misfit_row",
+    "pack",
+    "prune_regrow_",
+    "row_counts",
+    "rowwise_adagrad_",
+    "sample",
+    "select",
+    "sgd_",
+    "unpack",
+]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsparse import layout
+from recsparse.layout import KINDS as KIND_CODES
+from recsparse.layout import index_nbytes
 
 VALUE_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 FLOATING = (*VALUE_TYPES, torch.float64)  # float64 for gradient checks
 SGD, ADAGRAD, ROWWISE_ADAGRAD, ADAM = range(4)  # `Optimizer` in csrc/core/update.h
-KINDS = {code: name for name, code in layout.KINDS.items()}
+KINDS = {code: name for name, code in KIND_CODES.items()}
 
 
 def tensor(op: str, name: str, given: Tensor, dtype: torch.dtype, device: torch.device) -> None:
@@ -30,17 +31,22 @@ def vector(op: str, name: str, given: Tensor, dtype: torch.dtype, device: torch.
         raise ValueError(f"{op}: {name} has shape {list(given.shape)}, expected one dimension")
 
 
-def index(op: str, index: Tensor, cols: Tensor, capacity: int, kind: int, rows: int, dim: int) -> None:
-    """The index of a table of this layout."""
+def layout(op: str, kind: int, rows: int, dim: int) -> None:
+    """A layout that there is."""
     if kind not in KINDS:
         raise ValueError(f"{op}: index kind {kind} is not one of 0 (full) .. 3 (cols8)")
     if not 1 <= dim <= 256:
         raise ValueError(f"{op}: dim is {dim}, expected 1..256")
     if not 0 <= rows < 2**40:
         raise ValueError(f"{op}: rows is {rows}, expected 0..2^40")
+
+
+def index(op: str, index: Tensor, cols: Tensor, capacity: int, kind: int, rows: int, dim: int) -> None:
+    """The index of a table of this layout."""
+    layout(op, kind, rows, dim)
     vector(op, "index", index, torch.int64, index.device)
     vector(op, "cols", cols, torch.uint8, index.device)
-    words = layout.index_nbytes(KINDS[kind], rows, dim) // 8
+    words = index_nbytes(KINDS[kind], rows, dim) // 8
     if index.numel() != words:
         raise ValueError(f"{op}: index has {index.numel()} words, expected {words} for {rows} rows of dim {dim}")
     expected = capacity if KINDS[kind] == "cols8" else 0

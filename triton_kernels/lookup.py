@@ -80,7 +80,7 @@ def lookup_backward(
     return out
 
 
-def _report(op: str, ids: Tensor, rows: int, bounds: int) -> None:
+def report_bad_ids(op: str, ids: Tensor, rows: int, bounds: int) -> None:
     """Acts on ids outside the table as `bounds` says. A warning reads their number back; nothing else waits."""
     if bounds not in (0, 1, 2):
         raise ValueError(f"{op}: bounds is {bounds}, expected 0, 1 or 2")
@@ -109,7 +109,7 @@ def _report(op: str, ids: Tensor, rows: int, bounds: int) -> None:
 def _forward(
     index: Tensor, cols: Tensor, values: Tensor, ids: Tensor, kind: int, rows: int, dim: int, bounds: int, out: Tensor
 ) -> Tensor:
-    _report("lookup", ids, rows, bounds)
+    report_bad_ids("lookup", ids, rows, bounds)
     n, block = ids.numel(), rows_of(dim)
     tensors = (index_words(index), cols, bits_of(values), ids, bits_of(out), n, rows)
     launch(_lookup_kernel, n, block, *tensors, **table_shape(kind, dim), BLOCK=block)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from recsparse.triton_kernels import check
 from recsparse.triton_kernels.rows import decode, expand, span
+from recsparse.triton_kernels.search import lower_bound
 from recsparse.triton_kernels.segments import LONG, long_segment, long_work, make_segments, short_segments, sum_rows
 from recsparse.triton_kernels.tile import index_words, launch, rows_of, table_shape
 from recsparse.triton_kernels.update import ADAGRAD, ADAM, coefficients, moved, update_rows
@@ -53,19 +54,6 @@ def _rows_kernel(
     )  # fmt: skip
 
 
-@triton.jit
-def _lower_bound(keys, n, wanted):
-    """The first position of ascending keys [n] that is not below `wanted`."""
-    low = tl.zeros_like(wanted)
-    high = low + n
-    while tl.max(high - low) > 0:
-        middle = (low + high) // 2
-        below = (low < high) & (tl.load(keys + middle, mask=low < high, other=0) < wanted)
-        high = tl.where(below, high, middle)
-        low = tl.where(below, middle + 1, low)
-    return low
-
-
 @triton.jit(do_not_specialize=["rows", "count", "seed"])
 def _table_kernel(
     values, state, step, index, cols, grad, keys, order, number, begin, steps, rows, count, seed, decay, rate1, rate2,
@@ -78,7 +66,7 @@ def _table_kernel(
     kept, rank = expand(words, WORDS)
     place = start[:, None] + rank
     if FORM == ROWS:
-        head = _lower_bound(keys, count, row)
+        head = lower_bound(keys, count, row)
         found = live & (tl.load(keys + head, mask=head < count, other=-1) == row)
         segment = tl.load(number + head, mask=found, other=0)
         length = tl.load(begin + segment + 1, mask=found, other=0) - head

@@ -77,6 +77,7 @@ def update_rows(
         kept = tl.sum(keep.to(tl.int32), 1)
         mean = tl.sum(gradient * gradient, 1) / tl.maximum(kept, 1).to(tl.float32)
         total = tl.load(state + row, mask=live, other=0) + mean
+        tl.debug_barrier()  # every warp that shares the row has read its sum before one of them writes it
         tl.store(state + row, total, mask=live & (kept > 0))
         first += total[:, None]
     weight, first, second = moved(weight, gradient, first, second, size, eps, rate1, rate2, OPTIMIZER)

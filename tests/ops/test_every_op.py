@@ -41,6 +41,9 @@ def registered() -> set[str]:
     return {re.split(r"::|\.", name)[1] for name in names if name.startswith("recsparse::")}
 
 
+# Generated interactions have no tensor that could lie on a device.
+ON_THE_HOST = {"sample_synthetic"}
+
 IN_GRAPHS = sorted(registered() - OUTSIDE_GRAPHS)
 
 
@@ -63,6 +66,14 @@ def test_has_a_fake_kernel(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(IN_GRAPHS) - SET_UP - GRADIENTS - {"pack"}))
+@pytest.mark.parametrize("name", sorted(set(IN_GRAPHS) - ON_THE_HOST))
+def test_has_a_triton_kernel(name: str) -> None:
+    pytest.importorskip("triton")
+    from recsparse import triton_kernels
+
+    assert name in triton_kernels.__all__
+
+
+@pytest.mark.parametrize("name", sorted(set(IN_GRAPHS) - GRADIENTS))
 def test_has_a_reference(name: str) -> None:
     assert callable(getattr(reference, name))

@@ -138,8 +138,8 @@ def test_a_step_can_be_captured_in_a_graph() -> None:
     triples = on_device(*random_triples(64, USERS, ITEMS))
     optimizer, other = Adam(table), Adam(eager)
     ops.bpr_step_(eager, other, *triples, item_offset=USERS, batch_size=32)  # compiles
-    side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    with torch.cuda.stream(side), torch.cuda.graph(graph):
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
         ops.bpr_step_(table, optimizer, *triples, item_offset=USERS, batch_size=32)
     graph.replay()
     torch.cuda.synchronize(DEVICE)
