@@ -104,9 +104,10 @@ def sum_rows(
     total = tl.zeros([BLOCK * ACROSS, COLS], kind)
     step = tl.arange(0, ACROSS) if ACROSS > 1 else tl.zeros([BLOCK], tl.int32)
     for done in range(0, tl.max(count), ACROSS):
-        have = done + step < count
-        place = tl.load(order + head + done + step, mask=have, other=0) - shift
-        row = tl.load(source + place[:, None] * STRIDE + column, mask=have[:, None] & inside, other=0)
+        # Compared twice: a tile made from the mask of the places is compiled to invalid code by Triton 3.6.
+        have = (done + step)[:, None] < count[:, None]
+        place = tl.load(order + head + done + step, mask=done + step < count, other=0) - shift
+        row = tl.load(source + place[:, None] * STRIDE + column, mask=have & inside, other=0)
         total += row.to(kind)
     if ACROSS > 1:
         total = tl.sum(total, 0)[None, :]
