@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "core/half.h"
 #include "core/rounding.h"
@@ -83,13 +84,39 @@ RS_INLINE Lanes<S> load(const S* p) {
   for (int i = 0; i < 16; ++i) out.r[i] = widen(p[i]);
   return out;
 }
+// Calls each(i) for all i in [0, n), n <= 16, for some of them twice: runs of a fixed length, which the compiler makes
+// vectors of, and fewer branches than lanes.
+template <class Each>
+RS_INLINE void first_lanes(int n, Each&& each) {
+  const auto ends = [&](auto length) {
+    for (int i = 0; i < length; ++i) each(i);
+    for (int i = n - length; i < n; ++i) each(i);
+  };
+  if (n >= 8) {
+    ends(std::integral_constant<int, 8>());
+  } else if (n >= 4) {
+    ends(std::integral_constant<int, 4>());
+  } else {  // not a loop: g++ would call memcpy for it
+    if (n > 0) each(0);
+    if (n > 1) each(1);
+    if (n > 2) each(2);
+  }
+}
+
+template <class S>
+RS_INLINE Lanes<S> load_first(const S* p, int n) {
+  Lanes<S> out(0);
+  first_lanes(n, [&](int i) { out.r[i] = widen(p[i]); });
+  return out;
+}
+template <class S>
+RS_INLINE void store_first(S* p, Lanes<S> a, int n) {
+  first_lanes(n, [&](int i) { p[i] = narrow(S{}, a.r[i]); });
+}
+// `lanes` is a run from lane 0.
 template <class S>
 RS_INLINE Lanes<S> load(const S* p, uint32_t lanes) {
-  Lanes<S> out(0);
-  for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) out.r[i] = widen(p[i]);
-  }
-  return out;
+  return load_first(p, __builtin_ctz(~lanes));
 }
 template <class S>
 RS_INLINE void store(S* p, Lanes<S> a) {
@@ -97,26 +124,13 @@ RS_INLINE void store(S* p, Lanes<S> a) {
 }
 template <class S>
 RS_INLINE void store(S* p, Lanes<S> a, uint32_t lanes) {
-  for (int i = 0; i < 16; ++i) {
-    if (lanes >> i & 1) p[i] = narrow(S{}, a.r[i]);
-  }
+  store_first(p, a, __builtin_ctz(~lanes));
 }
 template <class S>
 RS_INLINE void stream(S* p, Lanes<S> a) {
   store(p, a);
 }
 RS_INLINE void stream_fence() {}
-
-template <class S>
-RS_INLINE Lanes<S> load_first(const S* p, int n) {
-  Lanes<S> out(0);
-  for (int i = 0; i < n; ++i) out.r[i] = widen(p[i]);
-  return out;
-}
-template <class S>
-RS_INLINE void store_first(S* p, Lanes<S> a, int n) {
-  for (int i = 0; i < n; ++i) p[i] = narrow(S{}, a.r[i]);
-}
 
 // Lane i of a rounded to an S stochastically, for the weight at `position` + i of a row; see core/half.h.
 template <class S>
