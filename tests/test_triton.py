@@ -6,6 +6,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,29 +28,38 @@ def interpreter_works() -> bool:
     return triton > (3, 6) or numpy < (2, 4)
 
 
-def run(*command: str, interpret: bool = False) -> None:
-    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+def run(*command: str, interpret: bool = False) -> str:
+    """What a command printed if it failed, else nothing."""
+    env = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"} | {"OMP_NUM_THREADS": "1"}
     env |= {"TRITON_INTERPRET": "1"} if interpret else {}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
+    return done.stdout[-6000:] + done.stderr[-2000:] if done.returncode else ""
 
 
 def cases(module: str) -> tuple[str, ...]:
     return "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/triton_kernels/{module}"
 
 
+@pytest.fixture(scope="module")
+def interpreted(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[str]]]:
+    """The runs of the modules that were selected, as many at a time as there are processors: each is one thread."""
+    asked = {item.callspec.params.get("module") for item in request.session.items if hasattr(item, "callspec")}
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        yield {module: pool.submit(run, *cases(module), interpret=True) for module in MODULES if module in asked}
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_under_the_interpreter(module: str) -> None:
+def test_under_the_interpreter(module: str, interpreted: dict[str, Future[str]]) -> None:
     if not interpreter_works():
         pytest.skip(OLD_INTERPRETER)
-    run(*cases(module), interpret=True)
+    assert interpreted[module].result() == ""
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("module", MODULES)
 def test_on_a_gpu(module: str) -> None:
-    run(*cases(module))
+    assert run(*cases(module)) == ""
 
 
 def test_compiles_for_sm_90_without_local_memory() -> None:
-    run("scripts/check_triton.py")
+    assert run("scripts/check_triton.py") == ""
