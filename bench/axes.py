@@ -10,6 +10,7 @@ from recsparse import arguments
 from recsparse.errors import UserError
 from recsparse.table import DTYPES
 
+from . import graphs
 from .inputs import parse_ids
 from .registry import Case, Op, override
 
@@ -30,6 +31,13 @@ def _distribution(text: str) -> str:
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--ids: ")) from None
     return text
+
+
+def _graph(text: str) -> str:
+    try:
+        return graphs.parse(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--graph: ")) from None
 
 
 def _one_of(names: Collection[str]) -> Callable[[str], str]:
@@ -56,6 +64,7 @@ AXES = {
     "ids": Axis(_distribution, "uniform|zipf:A", "distribution of the ids"),
     "dtype": Axis(_one_of(DTYPES), "|".join(DTYPES), "type of our weights; peers say theirs"),
     "kind": Axis(_one_of(KINDS), "|".join(KINDS), "index kind of our table"),
+    "graph": Axis(_graph, "DIR|NAME", f"folder with train.txt, or a generated graph: {', '.join(graphs.GENERATED)}"),
     "optimizer": Axis(_one_of(ROW_OPTIMIZERS), "|".join(ROW_OPTIMIZERS), "optimiser that updates the rows"),
 }
 

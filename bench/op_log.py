@@ -76,12 +76,31 @@ def _values(given: dict[str, Any]) -> Traffic:
     return Traffic(stream=memory.nbytes(given["values"]))
 
 
+def _spmm(given: dict[str, Any]) -> Traffic:
+    x, entries = given["x"], given["neighbours"]
+    row = x.shape[1] * x.element_size()
+    stream = memory.nbytes(entries, given["offsets"], given["node"]) + memory.nbytes(x)
+    return Traffic(gather=entries.numel() * row, line=inputs.dense_line(row), table=memory.nbytes(x), stream=stream)
+
+
+def _lightgcn_step(given: dict[str, Any]) -> Traffic:
+    """The products over all edges; the two that touch the rows of a mini-batch alone are left out."""
+    row = given["dim"] * (2 if given["half_hidden"] else 4)
+    table = given["rows"] * row
+    products = (2 * given["layers"] - 2) * -(-given["users"].numel() // given["batch_size"])
+    gathered = given["neighbours"].numel() * row
+    stream = memory.nbytes(given["neighbours"]) + table
+    return Traffic(gather=products * gathered, line=inputs.dense_line(row), table=table, stream=products * stream)
+
+
 MODELS: dict[str, Callable[[dict[str, Any]], Traffic]] = {
     "lookup": _lookup,
     "bpr_step_": _bpr_step,
     "bpr_grow_scores": _grow_scores,
     "prune_regrow_": _prune_regrow,
     **dict.fromkeys(("adam_", "adagrad_", "rowwise_adagrad_", "sgd_"), _optimizer_step),
+    "spmm": _spmm,
+    "lightgcn_step_": _lightgcn_step,
     "select": _values,
     "init_values_": _values,
 }

@@ -25,6 +25,8 @@ _OP_MODULES = (
     "prune_regrow",
     "sample",
     "pack",
+    "spmm",
+    "lightgcn_step",
 )
 OP_NAMES = (*_OP_MODULES, "unpack")
 _PROVIDER_MODULES = (
@@ -43,6 +45,7 @@ _PROVIDER_MODULES = (
     "implicit_bpr",
     "numpy_select",
     "numpy_sample",
+    "propagation",
 )
 
 
@@ -60,6 +63,7 @@ class Case:
     cold: bool = True
     kind: str = "bits"
     optimizer: str = "adam"
+    graph: str = ""
 
     @property
     def value_type(self) -> torch.dtype:

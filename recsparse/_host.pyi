@@ -1,3 +1,5 @@
+from typing import Any
+
 from numpy import float32, int32, int64
 from numpy.typing import NDArray
 
@@ -13,6 +15,9 @@ def hold_out(
 def count_common(
     indptr_a: NDArray[int64], items_a: NDArray[int32], indptr_b: NDArray[int64], items_b: NDArray[int32]
 ) -> int: ...
+def build_graph(
+    indptr: NDArray[int64], items: NDArray[int32], n_items: int, wide: bool
+) -> tuple[NDArray[int64], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[float32], NDArray[int64]]: ...
 def check_csr(indptr: NDArray[int64], items: NDArray[int32], n_items: int) -> None: ...
 def topk_rows(
     scores: NDArray[float32], seen_indptr: NDArray[int64], seen_items: NDArray[int32], k: int, threads: int = 0

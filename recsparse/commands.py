@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from recsparse import config as configuration
-from recsparse import data, policies, report
+from recsparse import data, models, policies, report
 from recsparse.config import Config, DataConfig
 from recsparse.data import Dataset
 from recsparse.errors import UserError
@@ -84,7 +84,7 @@ def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int
             f"{run_path} has a table of {table.rows} rows, its data.path {config.data.path} now holds "
             f"{dataset.n_users} users and {dataset.n_items} items; restore the original files"
         )
-    metrics = evaluate(table, dataset, split=split, ks=ks)
+    metrics = evaluate(models.build(config, dataset).for_ranking(table), dataset, split=split, ks=ks)
     stamp = {"stamp": "TEST-SELECTED"} if config.data.protocol == "paper" else {}
     facts = {"split": split, "users": metrics.users, "users_dropped": metrics.dropped_users, "data_hash": dataset.hash}
     row: dict[str, Any] = {"run": str(run.path), **stamp, **facts, **metrics.values}

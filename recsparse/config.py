@@ -47,15 +47,20 @@ class ModelConfig:
     """Which recommender.
 
     Attributes:
-        name: mf = matrix factorisation, score = user vector . item vector.
+        name: mf = matrix factorisation, score = user vector . item vector; lightgcn = the same, of rows averaged over
+            layers of propagation over the train interactions.
         dim: columns of the table (1 to 256).
+        layers: layers of propagation of lightgcn (1 to 64).
+        hidden: type of the propagated rows of lightgcn in training; bfloat16 halves their memory.
         init_std: standard deviation of the initial weights.
         dtype: type that the weights are stored in. Those of 16 bits are computed with in float32 and rounded
             stochastically when they are updated; optimiser state stays float32.
     """
 
-    name: Literal["mf"] = "mf"
+    name: Literal["mf", "lightgcn"] = "mf"
     dim: int = 64
+    layers: int = 3
+    hidden: Literal["float32", "bfloat16"] = "float32"
     init_std: float = 0.01
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
 
@@ -246,6 +251,7 @@ def validate(config: Config) -> None:
     require = [
         ("data.valid_fraction", 0 < config.data.valid_fraction < 1, "between 0 and 1, both excluded"),
         ("model.dim", 1 <= config.model.dim <= 256, "from 1 to 256"),
+        ("model.layers", 1 <= config.model.layers <= 64, "from 1 to 64"),
         ("model.init_std", 0 < config.model.init_std < 100, "above 0 and below 100"),
         ("optim.lr", 0 < optim.lr <= 10, "above 0, at most 10"),
         ("optim.betas", all(0 <= beta < 1 for beta in optim.betas), "two numbers from 0 to below 1"),

@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from recsparse import checkpoint, policies
+from recsparse import checkpoint, models, policies
 from recsparse import config as configuration
 from recsparse.config import Config
 from recsparse.data import Dataset, Sampler
 from recsparse.errors import InvariantError, RecsparseError, UserError
 from recsparse.evaluate import evaluate
-from recsparse.models import MatrixFactorisation, Triples
+from recsparse.models import Triples
 from recsparse.policies import Context, Stage
 from recsparse.runs import RunFolder, peak_rss_bytes, version
 from recsparse.spans import span
@@ -139,7 +139,7 @@ class Trainer:
         self.baseline_rss = baseline_rss
         self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler)
         self.draws_per_epoch = self.sampler.epoch_draws
-        self.model = MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)
+        self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
         context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh)
         self.policy = policies.find(config.policy.name)(context)
@@ -271,7 +271,7 @@ class Trainer:
         """Metrics on the split that the run selects on; keeps the table if it is the best so far."""
         progress, stage = self.progress, self.stage
         with progress.timed("eval"):
-            metrics = evaluate(stage.table, self.dataset, split=self.select_on, ks=(TOP_K,))
+            metrics = evaluate(self.model.for_ranking(stage.table), self.dataset, split=self.select_on, ks=(TOP_K,))
         better = metrics.values[SELECT_BY] > progress.best
         if better:
             progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
@@ -302,9 +302,10 @@ class Trainer:
         self.log(f"epoch {row['epoch']:>3}/{stage.epochs}  loss {row['loss']:.4f}  {speed:.2f} M/s  [{times}] s{shown}")
 
     def _finish(self, table: PackedTable, peak: int) -> dict[str, Any]:
-        metrics = evaluate(table, self.dataset, split="test", ks=(TOP_K,))
+        metrics = evaluate(self.model.for_ranking(table), self.dataset, split="test", ks=(TOP_K,))
         row: dict[str, Any] = {
             "event": "final",
+            "model": self.config.model.name,
             "policy": self.config.policy.name,
             "data": self.dataset.name,
             "data_hash": self.dataset.hash,

@@ -35,7 +35,13 @@ def dataset(folder: Path, protocol: str = "valid") -> Dataset:
 
 
 def config(
-    policy: str = "dsl", *, epochs: int = 4, protocol: str = "valid", dtype: str = "float32", **options: object
+    policy: str = "dsl",
+    *,
+    model: str = "mf",
+    epochs: int = 4,
+    protocol: str = "valid",
+    dtype: str = "float32",
+    **options: object,
 ) -> Config:
     """A run of a few seconds; `options` are fields of `TrainConfig` or `DslConfig`."""
     train = {key: value for key, value in options.items() if key in TrainConfig.__dataclass_fields__}
@@ -45,7 +51,7 @@ def config(
     return policies.resolve(
         Config(
             data=DataConfig(path="tiny", protocol=protocol),  # type: ignore[arg-type]
-            model=ModelConfig(dim=16, dtype=dtype),  # type: ignore[arg-type]
+            model=ModelConfig(name=model, dim=16, dtype=dtype),  # type: ignore[arg-type]
             policy=PolicyConfig(
                 name=policy,
                 density=None if policy == "dense" else 0.25,

@@ -18,6 +18,7 @@ enum PhiloxStream : uint32_t {
   kStreamSynthetic = 5,  // counter = (user lo, user hi, interaction number / 2)
   kStreamSplit = 6,      // counter = (user lo, user hi, item)
   kStreamRounding = 7,   // counter = (step lo, step hi, 0)
+  kStreamOrder = 8,      // counter = (node lo, node hi, 0)
 };
 
 struct Philox4 {

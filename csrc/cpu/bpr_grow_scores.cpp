@@ -1,7 +1,5 @@
 #include "cpu/bpr_grow_scores.h"
 
-#include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "cpu/dispatch.h"
@@ -12,21 +10,6 @@ namespace recsparse {
 
 using BprGrowKernels = BprGrowKernel[kValueTypes];
 RS_CPU_VARIANTS(BprGrowKernels, bpr_grow_kernels);
-
-// A total order, so that the best `limit` are the same set however the rows were shared out.
-static bool better(const GrowCandidate& a, const GrowCandidate& b) {
-  return a.score != b.score ? a.score > b.score : a.key < b.key;
-}
-
-// Keeps the `limit` best and returns the score that a newcomer must at least have.
-static float keep_best(std::vector<GrowCandidate>& candidates, int64_t limit) {
-  if (static_cast<int64_t>(candidates.size()) <= limit) return 0.0f;
-  std::nth_element(candidates.begin(), candidates.begin() + limit, candidates.end(), better);
-  candidates.resize(limit);
-  float floor = candidates[0].score;
-  for (const GrowCandidate& candidate : candidates) floor = std::min(floor, candidate.score);
-  return floor;
-}
 
 int64_t bpr_grow_scores(const BprGrowScoresArgs& args, int threads) {
   if (args.count == 0 || args.limit <= 0) return 0;
@@ -44,33 +27,20 @@ int64_t bpr_grow_scores(const BprGrowScoresArgs& args, int threads) {
       radix_sort(args.sort, args.sort + total, total, shift, bits_for(static_cast<uint64_t>(args.table.layout.rows)));
   parallel_for(args.count, 256, threads, [&](int64_t begin, int64_t end) { kernel.coefficients(args, begin, end); });
 
-  std::vector<std::vector<GrowCandidate>> parts(threads);
+  std::vector<GrowCandidates> parts(threads, GrowCandidates(args.limit, dim));
   parallel_region(threads, [&](int rank) {
     const int64_t end = row_boundary(keys, total, shift, total * (rank + 1) / threads);
-    std::vector<GrowCandidate>& mine = parts[rank];
-    const int64_t room = args.limit + std::max<int64_t>(args.limit / 2, 64 * dim);
-    float floor = 0.0f;
+    GrowCandidates& mine = parts[rank];
     GrowCandidate found[kMaxDim];
     for (int64_t k = row_boundary(keys, total, shift, total * rank / threads); k < end;) {
       int64_t next = k + 1;
       while (next < end && keys[next] >> shift == keys[k] >> shift) ++next;
-      // Scores equal to the floor may still win by their key, so only what is strictly below is turned away.
-      const float below = floor > 0 ? std::nextafter(floor, 0.0f) : 0.0f;
-      const int count = kernel.row(args, keys, shift, k, next, below, found);
-      mine.insert(mine.end(), found, found + count);
-      if (static_cast<int64_t>(mine.size()) + dim > room) floor = keep_best(mine, args.limit);
+      mine.offer(found, kernel.row(args, keys, shift, k, next, mine.floor(), found));
       k = next;
     }
   });
-  std::vector<GrowCandidate>& all = parts[0];
-  for (int rank = 1; rank < threads; ++rank) all.insert(all.end(), parts[rank].begin(), parts[rank].end());
-  keep_best(all, args.limit);
-  std::sort(all.begin(), all.end(), [](const GrowCandidate& a, const GrowCandidate& b) { return a.key < b.key; });
-  for (size_t i = 0; i < all.size(); ++i) {
-    args.keys[i] = all[i].key;
-    args.scores[i] = all[i].score;
-  }
-  return static_cast<int64_t>(all.size());
+  for (int rank = 1; rank < threads; ++rank) parts[0].merge(parts[rank]);
+  return parts[0].take(args.keys, args.scores);
 }
 
 }  // namespace recsparse

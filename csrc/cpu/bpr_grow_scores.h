@@ -6,6 +6,7 @@
 
 #include "core/half.h"
 #include "core/row_layout.h"
+#include "cpu/grow_candidates.h"
 
 namespace recsparse {
 
@@ -27,11 +28,6 @@ struct BprGrowScoresArgs {
 
 // Number of candidates written: the `limit` largest scores, ties to the lower key.
 int64_t bpr_grow_scores(const BprGrowScoresArgs& args, int threads);
-
-struct GrowCandidate {
-  int64_t key;
-  float score;
-};
 
 struct BprGrowKernel {
   // sigmoid(s_neg - s_pos) / count of the triples [begin, end).

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/philox.h"
+#include "host/graph.h"
 #include "host/interactions.h"
 #include "host/synthetic.h"
 #include "host/topk.h"
@@ -138,6 +139,30 @@ py::tuple py_materialise(int64_t n_users, int64_t n_items, int32_t min_degree, i
   return py::make_tuple(to_numpy(std::move(csr.indptr)), to_numpy(std::move(csr.items)));
 }
 
+template <class Index>
+py::tuple graph_arrays(const Array<int64_t>& indptr, const Array<int32_t>& items, int64_t n_users, int64_t n_items) {
+  Graph<Index> graph;
+  {
+    const py::gil_scoped_release unlocked;
+    graph = build_graph<Index>(indptr.data(), items.data(), n_users, n_items);
+  }
+  return py::make_tuple(to_numpy(std::move(graph.offsets)), to_numpy(std::move(graph.neighbours)),
+                        to_numpy(std::move(graph.node)), to_numpy(std::move(graph.slot)),
+                        to_numpy(std::move(graph.scale)), to_numpy(std::move(graph.chunks)));
+}
+
+py::tuple py_build_graph(const Array<int64_t>& indptr, const Array<int32_t>& items, int64_t n_items, bool wide) {
+  const int64_t n_users = rows_of(indptr);
+  require(items.ndim() == 1, "items must be a one-dimensional int32 array");
+  {
+    const py::gil_scoped_release unlocked;
+    check_csr(indptr.data(), n_users, items.data(), items.size(), n_items);
+  }
+  require(wide || n_users + n_items <= std::numeric_limits<int32_t>::max(), "so many nodes need wide ids");
+  return wide ? graph_arrays<int64_t>(indptr, items, n_users, n_items)
+              : graph_arrays<int32_t>(indptr, items, n_users, n_items);
+}
+
 py::tuple py_philox(uint64_t seed, uint64_t counter, uint32_t counter2, uint32_t stream) {
   const Philox4 r = philox(seed, counter, counter2, stream);
   return py::make_tuple(r.w[0], r.w[1], r.w[2], r.w[3]);
@@ -167,6 +192,11 @@ PYBIND11_MODULE(_host, m) {
         "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal "
         "scores rank by\n"
         "lower item id, short rows are padded with -1 and -inf. Same result for any `threads`. ValueError on NaN.");
+  m.def(
+      "build_graph", &py_build_graph, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("n_items"),
+      py::arg("wide"),
+      "The symmetric graph of users and items -> (offsets int64, neighbours, node, slot, scale float32, chunks int64), "
+      "see core/graph.h;\nneighbours, node and slot are int64 if `wide`, else int32.");
   m.def("materialise_synthetic", &py_materialise, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
         py::arg("max_degree"), py::arg("seed"), py::arg("pairs"),
         "The generated stream as (indptr, items): exactly `pairs` unique pairs, every item at least once.");

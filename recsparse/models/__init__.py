@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from recsparse.config import Config
+from recsparse.data import Dataset
+from recsparse.graph import Graph
+from recsparse.models.base import Model, Triples
 from recsparse.models.dlrm import DLRM
-from recsparse.models.mf import MatrixFactorisation, Triples
+from recsparse.models.lightgcn import LightGCN
+from recsparse.models.mf import MatrixFactorisation
+from recsparse.table import DTYPES
 
-__all__ = ["DLRM", "MatrixFactorisation", "Triples"]
+__all__ = ["DLRM", "LightGCN", "MatrixFactorisation", "Model", "Triples", "build"]
+
+
+def build(config: Config, dataset: Dataset) -> Model:
+    """The model that `config.model` names, for the users and items of `dataset`."""
+    options = config.model
+    if options.name == "lightgcn":
+        graph = Graph.from_interactions(dataset.train, dataset.n_items)
+        return LightGCN(graph, config.optim.l2, options.layers, DTYPES[options.hidden])
+    return MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)

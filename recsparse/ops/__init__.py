@@ -5,6 +5,7 @@ from __future__ import annotations
 from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.convert_index import convert_index, fits
+from recsparse.ops.lightgcn_step import lightgcn_grow_scores, lightgcn_step_
 from recsparse.ops.lookup import lookup
 from recsparse.ops.lookup_bag import lookup_bag
 from recsparse.ops.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
@@ -12,6 +13,7 @@ from recsparse.ops.pack import pack, unpack
 from recsparse.ops.prune_regrow import prune_regrow_
 from recsparse.ops.sample import sample, sample_synthetic
 from recsparse.ops.select import Selection, select
+from recsparse.ops.spmm import spmm
 
 __all__ = [
     "Selection",
@@ -21,6 +23,8 @@ __all__ = [
     "bpr_step_",
     "convert_index",
     "fits",
+    "lightgcn_grow_scores",
+    "lightgcn_step_",
     "lookup",
     "lookup_bag",
     "pack",
@@ -30,5 +34,6 @@ __all__ = [
     "sample_synthetic",
     "select",
     "sgd_",
+    "spmm",
     "unpack",
 ]

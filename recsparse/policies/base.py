@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from recsparse.config import Config
-from recsparse.models import MatrixFactorisation, Triples
+from recsparse.models import Model, Triples
 from recsparse.optim import OPTIMIZERS, SGD, Adam, TableOptimizer
 from recsparse.table import PackedTable
 
@@ -31,7 +31,7 @@ class Context:
     """
 
     config: Config
-    model: MatrixFactorisation
+    model: Model
     steps_per_epoch: int
     triples_per_epoch: int
     draw_fresh: Callable[[int, int], Triples]

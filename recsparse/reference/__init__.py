@@ -7,6 +7,7 @@ from recsparse.reference.bpr_step import bpr_step_
 from recsparse.reference.convert_index import convert_index, misfit_row, pack
 from recsparse.reference.init import init_index_, init_values_
 from recsparse.reference.inspect import column_mask, row_counts
+from recsparse.reference.lightgcn_step import lightgcn_grow_scores, lightgcn_step_
 from recsparse.reference.lookup import lookup
 from recsparse.reference.lookup_bag import lookup_bag
 from recsparse.reference.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
@@ -14,6 +15,7 @@ from recsparse.reference.prune_regrow import prune_regrow_
 from recsparse.reference.rows import unpack
 from recsparse.reference.sample import sample, sample_synthetic
 from recsparse.reference.select import select
+from recsparse.reference.spmm import spmm
 
 __all__ = [
     "adagrad_",
@@ -24,6 +26,8 @@ __all__ = [
     "convert_index",
     "init_index_",
     "init_values_",
+    "lightgcn_grow_scores",
+    "lightgcn_step_",
     "lookup",
     "lookup_bag",
     "misfit_row",
@@ -35,5 +39,6 @@ __all__ = [
     "sample_synthetic",
     "select",
     "sgd_",
+    "spmm",
     "unpack",
 ]

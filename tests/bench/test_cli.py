@@ -34,7 +34,7 @@ def test_run_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert row.keys() >= FIELDS
         assert row["case"] == {
             **{"rows": 1000, "dim": 32, "density": 0.25, "batch": 100, "bag": 1, "ids": "zipf:1.05"},
-            **{"dtype": "float32", "cold": False, "kind": "cols8", "optimizer": "adam"},
+            **{"dtype": "float32", "cold": False, "kind": "cols8", "optimizer": "adam", "graph": ""},
         }
         assert row["correct"] is True
         assert row["resident"] == "cache"

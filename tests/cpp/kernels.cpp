@@ -15,6 +15,7 @@
 #include "cpu/convert_index.h"
 #include "cpu/dispatch.h"
 #include "cpu/inspect.h"
+#include "cpu/lightgcn_step.h"
 #include "cpu/lookup.h"
 #include "cpu/lookup_bag.h"
 #include "cpu/optimizer_step.h"
@@ -22,6 +23,7 @@
 #include "cpu/prune_regrow.h"
 #include "cpu/sample.h"
 #include "cpu/select.h"
+#include "cpu/spmm.h"
 
 using namespace recsparse;
 
@@ -284,6 +286,92 @@ static void test_select() {
   }
 }
 
+// A bipartite graph whose first item has more neighbours than a segment holds; slots in the order of ids.
+struct SmallGraph {
+  static constexpr int64_t kGraphUsers = kSegmentEdges + 100, kGraphItems = 30, kNodes = kGraphUsers + kGraphItems;
+  Array<int64_t> offsets;
+  Array<int32_t> neighbours, node, slot;
+  Array<float> scale;
+  Array<int64_t> chunks;
+
+  SmallGraph()
+      : offsets(kNodes + 1), neighbours(4 * kGraphUsers), node(kNodes), slot(kNodes), scale(kNodes), chunks(3) {
+    // Each user has item 0 and another one. The long row comes first.
+    for (int64_t s = 0; s < kNodes; ++s) node[s] = static_cast<int32_t>((s + kGraphUsers) % kNodes);
+    for (int64_t s = 0; s < kNodes; ++s) slot[node[s]] = static_cast<int32_t>(s);
+    int64_t at = 0;
+    for (int64_t s = 0; s < kNodes; ++s) {
+      const int64_t begin = at, item = node[s] - kGraphUsers;
+      if (item < 0) {
+        neighbours[at++] = static_cast<int32_t>(kGraphUsers);
+        neighbours[at++] = static_cast<int32_t>(kGraphUsers + 1 + node[s] % (kGraphItems - 1));
+      } else {
+        for (int64_t u = 0; u < kGraphUsers; ++u) {
+          if (item == 0 || u % (kGraphItems - 1) == item - 1) neighbours[at++] = static_cast<int32_t>(u);
+        }
+      }
+      offsets[s + 1] = at;
+      scale[node[s]] = 1.0f / static_cast<float>(at - begin);
+    }
+    chunks[0] = 1, chunks[1] = 500, chunks[2] = kNodes;
+  }
+  GraphView<int32_t> view() const {
+    return {kNodes, offsets.data(), neighbours.data(), node.data(), slot.data(), scale.data(), chunks.data(), 2};
+  }
+};
+
+template <class T>
+static void test_graph(int dim, const char* type) {
+  const SmallGraph graph;
+  const int64_t nodes = SmallGraph::kNodes, users = SmallGraph::kGraphUsers;
+  const Array<T> x(nodes * dim), out[2] = {Array<T>(nodes * dim), Array<T>(nodes * dim)};
+  for (int64_t i = 0; i < nodes * dim; ++i) x[i] = narrow(T{}, static_cast<float>(random_engine() % 100) / 100);
+  for (int i = 0; i < 2; ++i) {
+    spmm(SpmmArgs<T, int32_t>{graph.view(), x.data(), dim, out[i].data()}, i ? kThreads : 1);
+  }
+  check(out[0].same(out[1]), "spmm", IndexKind::full, dim, type);
+
+  const Array<int64_t> user = random_ids(kTriples, users), pos = random_ids(kTriples, SmallGraph::kGraphItems);
+  const Array<int64_t> neg = random_ids(kTriples, SmallGraph::kGraphItems);
+  for (ValueType hidden_type : {ValueType::float32, ValueType::bfloat16}) {
+    for (int layers : {1, 4}) {
+      const Array<T> values[2] = {Array<T>(x), Array<T>(x)};
+      const Array<int64_t> keys[2] = {Array<int64_t>(100), Array<int64_t>(100)};
+      const Array<float> scores[2] = {Array<float>(100), Array<float>(100)};
+      for (int i = 0; i < 2; ++i) {
+        const Array<float> moments(2 * nodes * dim), loss(3);
+        const Array<char> hidden[2] = {Array<char>(nodes * dim * value_bytes(hidden_type)),
+                                       Array<char>(nodes * dim * value_bytes(hidden_type))};
+        LightgcnArgs args{};
+        args.table = TableView{Layout{IndexKind::full, dim, nodes}, nullptr, nullptr};
+        args.value_type = Table<T>::kType;
+        args.values = values[i].data();
+        args.state = moments.data();
+        args.capacity = nodes * dim;
+        args.graph = graph.view();
+        args.layers = layers;
+        args.hidden_type = hidden_type;
+        args.hidden[0] = hidden[0].data(), args.hidden[1] = hidden[1].data();
+        args.users = user.data(), args.pos = pos.data(), args.neg = neg.data();
+        args.count = kTriples, args.batch_size = 250, args.item_offset = users;
+        args.l2 = 0.01f;
+        args.optimizer = OptimizerOptions{Optimizer::adam, 0.01, 0.9, 0.999, 1e-8, 0};
+        args.seed = 7;
+        args.loss = loss.data();
+        const Array<char> scratch(lightgcn_workspace_bytes(args));
+        args.workspace = scratch.data();
+        lightgcn_step(args, i ? kThreads : 1);
+        args.batch_size = kTriples;
+        const Array<char> larger(lightgcn_workspace_bytes(args));
+        args.workspace = larger.data();
+        lightgcn_grow_scores(args, 100, keys[i].data(), scores[i].data(), i ? kThreads : 1);
+      }
+      check(values[0].same(values[1]), "lightgcn_step", IndexKind::full, dim, type);
+      check(keys[0].same(keys[1]) && scores[0].same(scores[1]), "lightgcn_grow_scores", IndexKind::full, dim, type);
+    }
+  }
+}
+
 static void test_sample() {
   const int64_t rows = 40, items = 90, count = 3001;
   const Array<int64_t> indptr(rows + 1), users(rows);
@@ -318,6 +406,8 @@ int main() {
   }
   test_select();
   test_sample();
+  test_graph<float>(33, "float");
+  test_graph<BFloat16>(64, "bfloat16");
   std::printf("%s: %s\n", cpu_isa_name(), failures ? "failed" : "ok");
   return failures != 0;
 }

@@ -24,6 +24,8 @@ OPS = (
     "bpr_grow_scores",
     "select",
     "prune_regrow",
+    "spmm",
+    "lightgcn_step",
 )
 
 

@@ -1,0 +1,16 @@
+#include "cpu/isa_avx512.h"
+//
+#include "cpu/spmm_kernel.h"
+
+namespace recsparse::avx512 {
+
+extern const SpmmKernel spmm_kernel = {
+    {spmm_rows<float, int32_t>, spmm_segment<float, int32_t>, spmm_join<float, int32_t>},
+    {spmm_rows<float, int64_t>, spmm_segment<float, int64_t>, spmm_join<float, int64_t>},
+    {spmm_rows<Half, int32_t>, spmm_segment<Half, int32_t>, spmm_join<Half, int32_t>},
+    {spmm_rows<Half, int64_t>, spmm_segment<Half, int64_t>, spmm_join<Half, int64_t>},
+    {spmm_rows<BFloat16, int32_t>, spmm_segment<BFloat16, int32_t>, spmm_join<BFloat16, int32_t>},
+    {spmm_rows<BFloat16, int64_t>, spmm_segment<BFloat16, int64_t>, spmm_join<BFloat16, int64_t>},
+};
+
+}  // namespace recsparse::avx512

@@ -1,0 +1,47 @@
+// The tensors of a graph (recsparse.graph.Graph), checked, as kernels get them.
+#pragma once
+
+#include "core/graph.h"
+#include "torch/check.h"
+
+namespace recsparse {
+
+// Sizes and types only; `recsparse.graph` builds the contents and nobody else does.
+template <class Index>
+GraphView<Index> graph_view(const at::Tensor& offsets, const at::Tensor& neighbours, const at::Tensor& node,
+                            const at::Tensor& slot, const at::Tensor& scale, const at::Tensor& chunks) {
+  return GraphView<Index>{node.numel(),
+                          offsets.const_data_ptr<int64_t>(),
+                          neighbours.const_data_ptr<Index>(),
+                          node.const_data_ptr<Index>(),
+                          slot.const_data_ptr<Index>(),
+                          scale.const_data_ptr<float>(),
+                          chunks.const_data_ptr<int64_t>(),
+                          chunks.numel() - 1};
+}
+
+inline void check_graph(const char* op, const at::Tensor& offsets, const at::Tensor& neighbours, const at::Tensor& node,
+                        const at::Tensor& slot, const at::Tensor& scale, const at::Tensor& chunks) {
+  const at::ScalarType index = neighbours.scalar_type();
+  TORCH_CHECK_TYPE(index == at::kInt || index == at::kLong, op, ": neighbours has dtype ", index,
+                   ", expected Int or Long");
+  check_vector(offsets, op, "offsets", at::kLong);
+  check_vector(neighbours, op, "neighbours", index);
+  check_vector(node, op, "node", index);
+  check_vector(slot, op, "slot", index);
+  check_vector(scale, op, "scale", at::kFloat);
+  check_vector(chunks, op, "chunks", at::kLong);
+  const int64_t nodes = node.numel();
+  TORCH_CHECK_VALUE(
+      offsets.numel() == nodes + 1 && slot.numel() == nodes && scale.numel() == nodes && chunks.numel() >= 1, op,
+      ": offsets, node, slot, scale and chunks have ", offsets.numel(), ", ", nodes, ", ", slot.numel(), ", ",
+      scale.numel(), " and ", chunks.numel(), " entries, expected n + 1, n, n, n and at least 1");
+  const int64_t* at = offsets.const_data_ptr<int64_t>();
+  const int64_t* cuts = chunks.const_data_ptr<int64_t>();
+  TORCH_CHECK_VALUE(at[0] == 0 && at[nodes] == neighbours.numel(), op, ": offsets go from ", at[0], " to ", at[nodes],
+                    ", expected 0 to the ", neighbours.numel(), " neighbours");
+  TORCH_CHECK_VALUE(cuts[chunks.numel() - 1] == nodes, op, ": chunks end at ", cuts[chunks.numel() - 1],
+                    ", expected the number of nodes, ", nodes);
+}
+
+}  // namespace recsparse

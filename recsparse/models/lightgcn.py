@@ -1,0 +1,59 @@
+"""LightGCN (He et al., SIGIR 2020, arXiv 2002.02126): dot products of rows averaged over layers of propagation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsparse import ops
+from recsparse.graph import Graph
+from recsparse.models.base import Model, Triples
+from recsparse.optim import TableOptimizer
+from recsparse.table import PackedTable
+
+
+class LightGCN(Model):
+    """BPR-trained LightGCN; the table is layer 0, and every mini-batch moves all kept weights.
+
+    Args:
+        graph: train interactions.
+        l2: penalty on rows of layer 0.
+        layers: K; the mean is over layers 0..K.
+        hidden: type of the layers between, float32 or bfloat16.
+    """
+
+    def __init__(self, graph: Graph, l2: float, layers: int = 3, hidden: torch.dtype = torch.float32) -> None:
+        super().__init__(graph.n_users, graph.n_items, l2)
+        self.graph = graph
+        self.layers = layers
+        self.hidden = hidden
+
+    def train_(self, table: PackedTable, optimizer: TableOptimizer, triples: Triples, batch_size: int) -> Tensor:
+        return ops.lightgcn_step_(
+            table,
+            optimizer,
+            self.graph,
+            *triples,
+            layers=self.layers,
+            batch_size=batch_size,
+            l2=self.l2,
+            hidden=self.hidden,
+        )
+
+    def grow_scores(self, table: PackedTable, triples: Triples, limit: int) -> tuple[Tensor, Tensor]:
+        return ops.lightgcn_grow_scores(
+            table, self.graph, *triples, layers=self.layers, limit=limit, hidden=self.hidden
+        )
+
+    def propagate(self, table: PackedTable) -> Tensor:
+        """The mean of the layers, float32 [nodes, dim]: dense, however few weights the table keeps."""
+        layer = table.to_dense().float()
+        mean = layer.clone()
+        for _ in range(self.layers):
+            layer = ops.spmm(self.graph, layer)
+            mean += layer
+        return mean.div_(self.layers + 1)
+
+    def for_ranking(self, table: PackedTable) -> tuple[Tensor, Tensor]:
+        mean = self.propagate(table)
+        return mean[: self.n_users], mean[self.n_users :]
