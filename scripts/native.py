@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_DIR = ROOT / "build" / "native"
+EMULATOR = ROOT / "tests" / "cuda_emulator"
 
 # -ffp-contract=off: a multiply and an add are fused only where the source says so, so that variants agree bit by bit.
 # -fno-math-errno: a square root that sets errno cannot be a vector instruction.
@@ -32,7 +33,8 @@ _AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2
 _AVX512 += [*_AVX2[1:], "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 ISA_FLAGS = {"_avx2": _AVX2, "_avx512": _AVX512}
 
-NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xcompiler", "-fPIC,-Wall,-Wextra,-fvisibility=hidden"]
+# -fmad=false: as -ffp-contract=off above.
+NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-fmad=false", "-Xcompiler", "-fPIC,-Wall,-Wextra,-fvisibility=hidden"]
 DEFAULT_CUDA_ARCHS = ["80", "90"]
 
 
@@ -151,23 +153,39 @@ def openmp_link(torch_lib: Path) -> list[str]:
     return [str(bundled[0]), "-Wl,-rpath,$ORIGIN/../torch/lib", f"-Wl,-rpath,{torch_lib}"]
 
 
-def torch_library(output: Path) -> Library | None:
-    """`recsparse/_C.so`, or None while there are no sources for it."""
-    own = sources("csrc/torch/*.cpp")
-    if not own:
-        return None
+def is_cuda_binding(source: Path) -> bool:
+    """Whether a file of csrc/torch binds CUDA kernels."""
+    return source.stem.endswith("_cuda")
+
+
+def torch_flags() -> list[str]:
     import torch
     from torch.utils.cpp_extension import include_paths
 
-    nvcc = find_nvcc()
-    cuda = with_cuda(torch.version.cuda, nvcc)
-    lib = Path(torch.__file__).parent / "lib"
     flags = [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
     for path in include_paths():
         flags += ["-isystem", path]
-    link = [f"-L{lib}", "-ltorch", "-ltorch_cpu", "-lc10", *openmp_link(lib)]
+    return flags
+
+
+def torch_link() -> list[str]:
+    import torch
+
+    lib = Path(torch.__file__).parent / "lib"
+    return [f"-L{lib}", "-ltorch", "-ltorch_cpu", "-lc10", *openmp_link(lib)]
+
+
+def torch_library(output: Path) -> Library | None:
+    """`recsparse/_C.so`, or None while there are no sources for it."""
+    if not sources("csrc/torch/*.cpp"):
+        return None
+    import torch
+
+    nvcc = find_nvcc()
+    cuda = with_cuda(torch.version.cuda, nvcc)
+    own = [path for path in sources("csrc/torch/*.cpp") if cuda or not is_cuda_binding(path)]
+    flags, link = torch_flags(), torch_link()
     if cuda and nvcc is not None:
-        flags.append("-DRECSPARSE_WITH_CUDA")
         # The runtime is our own copy: keep its symbols out of the way of the one torch loads.
         link += [str(cudart_static(nvcc)), "-Wl,--exclude-libs,libcudart_static.a", "-ldl", "-lrt", "-lpthread"]
     print(f"recsparse: torch {torch.__version__}, CUDA kernels {'linked' if cuda else 'not linked'}", flush=True)
@@ -188,6 +206,19 @@ def host_library(output: Path) -> Library | None:
     return Library(output, own, flags, openmp_link(Path(torch.__file__).parent / "lib"))
 
 
+def emulated_library(output: Path) -> Library:
+    """The CUDA kernels and their bindings, compiled for the CPU by the emulator of the tests.
+
+    Loaded after `recsparse/_C.so`, its kernels take the place of those of the CPU: the tests of the ops test them then.
+    """
+    # Where the device sorts with CUB, the emulator sorts with the standard library.
+    kernels = [path for path in sources("csrc/cuda/*.cu") if path.name != "sort.cu"]
+    bindings = sources("csrc/torch/*_cuda.cpp")
+    flags = ["-x", "c++", "-O2", "-Wno-unknown-pragmas", "-DRECSPARSE_CUDA_EMULATOR", "-I", str(EMULATOR)]
+    own = [*kernels, *bindings, *sorted(EMULATOR.glob("*.cpp"))]
+    return Library(output, own, [*flags, *torch_flags()], torch_link())
+
+
 def _escape(words: list[str]) -> str:
     return " ".join(word.replace("$", "$$").replace(" ", "\\ ") for word in words)
 
@@ -196,12 +227,12 @@ def _path(path: Path) -> str:
     return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
 
-def _object(source: Path) -> Path:
-    return BUILD_DIR / source.relative_to(ROOT).with_suffix(source.suffix + ".o")
+def _object(source: Path, folder: Path) -> Path:
+    return folder / source.relative_to(ROOT).with_suffix(source.suffix + ".o")
 
 
-def ninja_text(libraries: list[Library]) -> str:
-    """The ninja file that builds `libraries`."""
+def ninja_text(libraries: list[Library], folder: Path) -> str:
+    """The ninja file that builds `libraries`, with their objects in `folder`."""
     include = ["-I", str(ROOT / "csrc")]
     cxx = os.environ.get("CXX", "g++")
     lines = [
@@ -220,12 +251,12 @@ def ninja_text(libraries: list[Library]) -> str:
         objects = []
         for source in library.sources:
             flags = [*BASE_FLAGS, *isa_flags(source), *include, *library.flags]
-            lines.append(f"build {_path(_object(source))}: cxx {_path(source)}\n  flags = {_escape(flags)}")
-            objects.append(_object(source))
+            lines.append(f"build {_path(_object(source, folder))}: cxx {_path(source)}\n  flags = {_escape(flags)}")
+            objects.append(_object(source, folder))
         for source in library.cuda_sources:
             flags = [*NVCC_FLAGS, *gencode_flags(cuda_archs()), *include]
-            lines.append(f"build {_path(_object(source))}: nvcc {_path(source)}\n  flags = {_escape(flags)}")
-            objects.append(_object(source))
+            lines.append(f"build {_path(_object(source, folder))}: nvcc {_path(source)}\n  flags = {_escape(flags)}")
+            objects.append(_object(source, folder))
         link = _escape(library.link).replace("$$ORIGIN", "'$$ORIGIN'")
         lines.append(f"build {_path(library.output)}: link {' '.join(map(_path, objects))}\n  link = {link}")
     return "\n".join(lines) + "\n"
@@ -243,17 +274,22 @@ def _ninja() -> str:
         return found
 
 
-def build(libraries: list[Library]) -> None:
-    """Compile and link `libraries`. Raises BuildError; the compiler's own messages are on the terminal by then."""
+def build(libraries: list[Library], folder: Path | None = None) -> None:
+    """Compile and link `libraries` with their objects in `folder`, by default BUILD_DIR.
+
+    Raises:
+        BuildError: the compiler's own messages are on the terminal by then.
+    """
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler.split()[0]) is None:
         raise BuildError(f"the C++ compiler {compiler!r} was not found: install g++ 9 or later, or set CXX")
-    BUILD_DIR.mkdir(parents=True, exist_ok=True)
-    script = BUILD_DIR / "build.ninja"
-    text = ninja_text(libraries)
+    folder = folder or BUILD_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "build.ninja"
+    text = ninja_text(libraries, folder)
     if not script.is_file() or script.read_text() != text:
         script.write_text(text)
-    command = [_ninja(), "-C", str(BUILD_DIR), "-f", script.name, "-j", str(max_jobs())]
+    command = [_ninja(), "-C", str(folder), "-f", script.name, "-j", str(max_jobs())]
     sys.stdout.flush()
     if subprocess.run(command).returncode != 0:
         raise BuildError("the native build failed; the first compiler message above says where")

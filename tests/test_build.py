@@ -164,6 +164,10 @@ def test_cuda_source_compiles_without_spills(source: Path, arch: str) -> None:
     assert check_cuda.check(_nvcc(), source, arch) == []
 
 
+def test_the_table_of_registers_is_up_to_date() -> None:
+    assert check_cuda.stale(_nvcc()) == ""
+
+
 def test_spill_is_found(tmp_path: Path) -> None:
     source = tmp_path / "spill.cu"
     source.write_text(

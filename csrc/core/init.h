@@ -11,7 +11,8 @@ constexpr double kNormalUnit = 37837.22723720648;  // its standard deviation, sq
 
 RS_INLINE float init_value(uint64_t seed, int64_t row, int col, float scale) {
   const Philox4 random = philox(seed, static_cast<uint64_t>(row), static_cast<uint32_t>(col >> 1), kStreamInitValue);
-  const uint32_t a = random.w[2 * (col & 1)], b = random.w[2 * (col & 1) + 1];
+  const bool odd = col & 1;  // no index: a GPU would put the four words in memory
+  const uint32_t a = odd ? random.w[2] : random.w[0], b = odd ? random.w[3] : random.w[1];
   const int sum = static_cast<int>((a & 0xffff) + (a >> 16) + (b & 0xffff) + (b >> 16)) - 131070;
   return static_cast<float>(sum) * scale;
 }

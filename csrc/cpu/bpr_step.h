@@ -17,9 +17,9 @@
 #include <cstdint>
 
 #include "core/half.h"
+#include "core/optimizer.h"
 #include "core/rounding.h"
 #include "core/row_layout.h"
-#include "cpu/optimizer.h"
 
 namespace recsparse {
 

@@ -16,7 +16,7 @@
 #include "core/rounding.h"
 #include "core/row_layout.h"
 #include "cpu/grow_candidates.h"
-#include "cpu/optimizer.h"
+#include "core/optimizer.h"
 #include "cpu/spmm.h"
 
 namespace recsparse {

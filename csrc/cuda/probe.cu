@@ -1,30 +1,12 @@
-#include <cuda_runtime.h>
-
-#include <algorithm>
-
+#include "cuda/launch.h"
 #include "cuda/probe.h"
 
 namespace recsparse::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kUnroll = 4;  // independent 16-byte loads in flight per thread before the first store
 
-// Enough blocks to fill every multiprocessor; the kernels stride over the rest.
-int grid_size(int64_t threads_of_work) {
-  int device = 0, multiprocessors = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  const int64_t blocks = (threads_of_work + kThreads - 1) / kThreads;
-  return static_cast<int>(std::min<int64_t>(blocks, int64_t{32} * multiprocessors));
-}
-
-const char* launch_error() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
-// Grid: grid_size(count) blocks of 256 threads, one float a thread and stride. Bytes moved: 4 * count written.
+// Grid: grid_for(count) blocks of 256 threads, one float a thread and stride. Bytes moved: 4 * count written.
 __global__ void __launch_bounds__(kThreads) fill_kernel(float* out, int64_t count, float value) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += stride) out[i] = value;
@@ -77,36 +59,30 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <int kLanes>
-void launch_gather(const ProbeGather& args, cudaStream_t stream) {
-  const int blocks = grid_size((args.count * kLanes + kUnroll - 1) / kUnroll);
-  gather_kernel<kLanes><<<blocks, kThreads, 0, stream>>>(reinterpret_cast<const uint4*>(args.table), args.ids,
-                                                         reinterpret_cast<uint4*>(args.out), args.count);
+void launch_gather(const ProbeGather& args, void* stream) {
+  launch("probe_gather", gather_kernel<kLanes>, grid_for(args.count * kLanes, kUnroll * kThreads), kThreads, stream,
+         reinterpret_cast<const uint4*>(args.table), args.ids, reinterpret_cast<uint4*>(args.out), args.count);
 }
 
 }  // namespace
 
 const char* probe_fill(float* out, int64_t count, float value, void* stream) {
-  if (count == 0) return nullptr;
-  fill_kernel<<<grid_size(count), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(out, count, value);
+  launch("probe_fill", fill_kernel, grid_for(count, kThreads), kThreads, stream, out, count, value);
   return launch_error();
 }
 
 const char* probe_copy(void* out, const void* in, int64_t bytes, void* stream) {
   const int64_t vectors = bytes / 16;
-  if (vectors == 0) return nullptr;
-  const int blocks = grid_size((vectors + kUnroll - 1) / kUnroll);
-  copy_kernel<<<blocks, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(static_cast<uint4*>(out),
-                                                                          static_cast<const uint4*>(in), vectors);
+  launch("probe_copy", copy_kernel, grid_for(vectors, kUnroll * kThreads), kThreads, stream, static_cast<uint4*>(out),
+         static_cast<const uint4*>(in), vectors);
   return launch_error();
 }
 
 const char* probe_gather(const ProbeGather& args, void* stream) {
-  if (args.count == 0) return nullptr;
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
   switch (args.row_bytes) {
-    case 64: launch_gather<4>(args, cuda_stream); break;
-    case 128: launch_gather<8>(args, cuda_stream); break;
-    case 256: launch_gather<16>(args, cuda_stream); break;
+    case 64: launch_gather<4>(args, stream); break;
+    case 128: launch_gather<8>(args, stream); break;
+    case 256: launch_gather<16>(args, stream); break;
     default: return "rows of 64, 128 or 256 bytes are expected";
   }
   return launch_error();

@@ -23,15 +23,19 @@ inline at::Tensor empty_huge(at::IntArrayRef sizes, const at::TensorOptions& opt
 
 inline int op_threads() { return at::get_num_threads(); }
 
-inline void check_tensor(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype) {
+// The checks below ask for tensors of one device: the CPU, or the one that a CUDA binding names.
+inline void check_tensor(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype,
+                         c10::Device device = at::kCPU) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == dtype, op, ": ", name, " has dtype ", tensor.scalar_type(), ", expected ",
                    dtype);
-  TORCH_CHECK_VALUE(tensor.device().is_cpu(), op, ": ", name, " is on ", tensor.device(), ", expected cpu");
+  TORCH_CHECK_VALUE(device.is_cpu() ? tensor.device().is_cpu() : tensor.device() == device, op, ": ", name, " is on ",
+                    tensor.device(), ", expected ", device.is_cpu() ? c10::Device(at::kCPU) : device);
   TORCH_CHECK_VALUE(tensor.is_contiguous(), op, ": ", name, " is not contiguous; call .contiguous() on it");
 }
 
-inline void check_vector(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype) {
-  check_tensor(tensor, op, name, dtype);
+inline void check_vector(const at::Tensor& tensor, const char* op, const char* name, at::ScalarType dtype,
+                         c10::Device device = at::kCPU) {
+  check_tensor(tensor, op, name, dtype, device);
   TORCH_CHECK_VALUE(tensor.dim() == 1, op, ": ", name, " has shape ", tensor.sizes(), ", expected one dimension");
 }
 
@@ -49,10 +53,10 @@ inline void check_padding(const char* op, int64_t padding, int64_t rows) {
 }
 
 inline TableView check_index(const char* op, const at::Tensor& index, const at::Tensor& cols, int64_t capacity,
-                             int64_t kind, int64_t rows, int64_t dim) {
+                             int64_t kind, int64_t rows, int64_t dim, c10::Device device = at::kCPU) {
   const Layout layout = check_layout(op, kind, rows, dim);
-  check_vector(index, op, "index", at::kLong);
-  check_vector(cols, op, "cols", at::kByte);
+  check_vector(index, op, "index", at::kLong, device);
+  check_vector(cols, op, "cols", at::kByte, device);
   TORCH_CHECK_VALUE(index.numel() == index_words(layout), op, ": index has ", index.numel(), " words, expected ",
                     index_words(layout), " for ", rows, " rows of dim ", dim);
   const int64_t expected_cols = layout.kind == IndexKind::cols8 ? capacity : 0;
@@ -77,16 +81,16 @@ inline ValueType value_type(const at::Tensor& values) {
 }
 
 // Values of a type that tables are trained in.
-inline void check_values(const char* op, const at::Tensor& values) {
+inline void check_values(const char* op, const at::Tensor& values, c10::Device device = at::kCPU) {
   TORCH_CHECK_TYPE(is_value_type(values.scalar_type()), op, ": values has dtype ", values.scalar_type(),
                    ", expected Float, Half or BFloat16");
-  check_vector(values, op, "values", values.scalar_type());
+  check_vector(values, op, "values", values.scalar_type(), device);
 }
 
 inline TableView check_table(const char* op, const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
-                             int64_t kind, int64_t rows, int64_t dim) {
-  check_values(op, values);
-  return check_index(op, index, cols, values.numel(), kind, rows, dim);
+                             int64_t kind, int64_t rows, int64_t dim, c10::Device device = at::kCPU) {
+  check_values(op, values, device);
+  return check_index(op, index, cols, values.numel(), kind, rows, dim, device);
 }
 
 // A value type or double, for the ops that have a portable double build (gradient checks).

@@ -4,27 +4,15 @@
 
 #include <cmath>
 
-#include "torch/check.h"
+#include "torch/init_args.h"
 
 namespace recsparse {
 namespace {
 
 int64_t init_index_cpu(at::Tensor& index, at::Tensor& cols, int64_t kind, int64_t rows, int64_t dim, int64_t start,
                        int64_t kept, int64_t seed) {
-  const Layout layout = check_layout("init_index_", kind, rows, dim);
-  TORCH_CHECK_VALUE(start >= 0 && start <= 2, "init_index_: start is ", start, ", expected 0, 1 or 2");
-  TORCH_CHECK_VALUE(kept >= 0 && kept <= rows * dim, "init_index_: kept is ", kept, ", expected 0..", rows * dim);
-  const InitStart how = static_cast<InitStart>(start);
-  TORCH_CHECK_VALUE(layout.kind != IndexKind::full || how == InitStart::full,
-                    "init_index_: kind full starts full; use kind bits or cols8");
-  TORCH_CHECK_VALUE(layout.kind != IndexKind::prefix || how != InitStart::bernoulli,
-                    "init_index_: kind prefix cannot hold a random mask; use kind bits or cols8");
-  TORCH_CHECK_VALUE(how != InitStart::full || kept == rows * dim, "init_index_: a full start keeps ", rows * dim,
-                    " weights, kept is ", kept);
-  check_index("init_index_", index, cols, layout.kind == IndexKind::full ? rows * dim : cols.numel(), kind, rows, dim);
-  TORCH_CHECK_VALUE(layout.kind != IndexKind::cols8 || cols.numel() >= kept, "init_index_: cols has ", cols.numel(),
-                    " entries, expected at least kept = ", kept);
-  return init_index(layout, how, kept, static_cast<uint64_t>(seed),
+  const Layout layout = check_init_index(index, cols, kind, rows, dim, start, kept);
+  return init_index(layout, static_cast<InitStart>(start), kept, static_cast<uint64_t>(seed),
                     reinterpret_cast<uint64_t*>(index.mutable_data_ptr<int64_t>()), cols.mutable_data_ptr<uint8_t>(),
                     op_threads());
 }

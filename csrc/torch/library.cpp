@@ -18,6 +18,9 @@ namespace {
 
 std::string cpu_isa_op() { return cpu_isa_name(); }
 
+// On the CPU an op raises at once.
+void raise_device_errors(const at::Tensor&) {}
+
 int64_t index_words_op(int64_t kind, int64_t rows, int64_t dim) {
   return index_words(check_layout("index_words", kind, rows, dim));
 }
@@ -28,8 +31,12 @@ TORCH_LIBRARY(recsparse, m) {
   m.def("cpu_isa() -> str", cpu_isa_op);
   m.def("index_words(int kind, int rows, int dim) -> int", index_words_op);
   m.def("advise_huge_pages(Tensor tensor) -> ()");
+  m.def("raise_device_errors(Tensor like) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(recsparse, CPU, m) { m.impl("advise_huge_pages", advise_huge_pages); }
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
+  m.impl("advise_huge_pages", advise_huge_pages);
+  m.impl("raise_device_errors", raise_device_errors);
+}
 
 }  // namespace recsparse

@@ -10,19 +10,11 @@
 
 #include "cpu/bpr_step.h"
 #include "torch/bounds.h"
-#include "torch/check.h"
+#include "torch/lookup_bag_args.h"
 #include "torch/sort_keys.h"
 
 namespace recsparse {
 namespace {
-
-enum Mode : int64_t { sum = 0, mean = 1 };
-
-int64_t count_bags(const char* op, const at::Tensor& offsets, bool include_last_offset) {
-  TORCH_CHECK_VALUE(!include_last_offset || offsets.numel() >= 1, op,
-                    ": offsets is empty, expected at least the last offset");
-  return offsets.numel() - (include_last_offset ? 1 : 0);
-}
 
 // Offsets that end with the number of ids, whichever way they were given.
 at::Tensor check_offsets(const char* op, const at::Tensor& offsets, int64_t count, bool include_last_offset) {
@@ -47,18 +39,6 @@ at::Tensor check_offsets(const char* op, const at::Tensor& offsets, int64_t coun
   return closed;
 }
 
-void check_bag_arguments(const char* op, const at::Tensor& ids, const std::optional<at::Tensor>& weights,
-                         at::ScalarType dtype, int64_t mode, int64_t padding, int64_t rows) {
-  check_vector(ids, op, "ids", at::kLong);
-  TORCH_CHECK_VALUE(mode == sum || mode == mean, op, ": mode is ", mode, ", expected 0 (sum) or 1 (mean)");
-  check_padding(op, padding, rows);
-  if (!weights) return;
-  check_vector(*weights, op, "per_sample_weights", dtype);
-  TORCH_CHECK_VALUE(mode == sum, op, ": per_sample_weights need mode sum, as in torch");
-  TORCH_CHECK_VALUE(weights->numel() == ids.numel(), op, ": per_sample_weights has ", weights->numel(),
-                    " entries, expected ", ids.numel(), " as ids");
-}
-
 template <class T>
 BagIds<T> bag_ids(const TableView& table, const at::Tensor& ids, const at::Tensor& closed,
                   const std::optional<at::Tensor>& weights, int64_t mode, int64_t padding) {
@@ -68,7 +48,7 @@ BagIds<T> bag_ids(const TableView& table, const at::Tensor& ids, const at::Tenso
                    closed.const_data_ptr<int64_t>(),
                    closed.numel() - 1,
                    weights ? data_as<T>(*weights) : nullptr,
-                   mode == mean,
+                   mode == BagMode::mean,
                    padding};
 }
 
@@ -105,11 +85,6 @@ at::Tensor lookup_bag_cpu(const at::Tensor& index, const at::Tensor& cols, const
   return out;
 }
 
-void check_grad(const char* op, const at::Tensor& grad, const at::Tensor& closed, int64_t dim) {
-  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == closed.numel() - 1 && grad.size(1) == dim, op,
-                    ": grad has shape ", grad.sizes(), ", expected [", closed.numel() - 1, ", ", dim, "]");
-}
-
 at::Tensor lookup_bag_backward_cpu(const at::Tensor& grad, const at::Tensor& index, const at::Tensor& cols,
                                    const at::Tensor& ids, const at::Tensor& offsets,
                                    const std::optional<at::Tensor>& weights, int64_t kind, int64_t rows, int64_t dim,
@@ -119,13 +94,13 @@ at::Tensor lookup_bag_backward_cpu(const at::Tensor& grad, const at::Tensor& ind
   const TableView table = check_index(op, index, cols, capacity, kind, rows, dim);
   check_bag_arguments(op, ids, weights, dtype, mode, padding, rows);
   const at::Tensor closed = check_offsets(op, offsets, ids.numel(), include_last_offset);
-  check_grad(op, grad, closed, dim);
+  check_bag_grad(op, grad, closed.numel() - 1, dim);
   check_sort_keys(op, rows, ids.numel());
   const at::Tensor bag_grads = grad.contiguous();
   at::Tensor out = at::zeros({capacity}, grad.options());
   at::Tensor workspace = at::empty({3 * ids.numel()}, ids.options());
   const at::ScalarType arithmetic = dtype == at::kDouble ? at::kDouble : at::kFloat;
-  at::Tensor scales = at::empty({weights || mode == mean ? ids.numel() : 0}, grad.options().dtype(arithmetic));
+  at::Tensor scales = at::empty({weights || mode == BagMode::mean ? ids.numel() : 0}, grad.options().dtype(arithmetic));
   const auto run = [&](auto zero) {
     using T = decltype(zero);
     const LookupBagBackwardArgs<T> args{bag_ids<T>(table, ids, closed, weights, mode, padding), data_as<T>(bag_grads),
@@ -145,14 +120,14 @@ at::Tensor lookup_bag_weights_backward_cpu(const at::Tensor& grad, const at::Ten
   const at::ScalarType dtype = check_floating(op, "grad", grad);
   check_vector(values, op, "values", dtype);
   const TableView table = check_index(op, index, cols, values.numel(), kind, rows, dim);
-  check_bag_arguments(op, ids, std::nullopt, dtype, sum, padding, rows);
+  check_bag_arguments(op, ids, std::nullopt, dtype, BagMode::sum, padding, rows);
   const at::Tensor closed = check_offsets(op, offsets, ids.numel(), include_last_offset);
-  check_grad(op, grad, closed, dim);
+  check_bag_grad(op, grad, closed.numel() - 1, dim);
   const at::Tensor bag_grads = grad.contiguous();
   at::Tensor out = at::zeros({ids.numel()}, grad.options());
   const auto run = [&](auto zero) {
     using T = decltype(zero);
-    const LookupBagWeightsBackwardArgs<T> args{bag_ids<T>(table, ids, closed, std::nullopt, sum, padding),
+    const LookupBagWeightsBackwardArgs<T> args{bag_ids<T>(table, ids, closed, std::nullopt, BagMode::sum, padding),
                                                data_as<T>(values), values.numel(), data_as<T>(bag_grads),
                                                mutable_data_as<T>(out)};
     lookup_bag_weights_backward(args, op_threads());

@@ -1,7 +1,7 @@
 // Checks of an optimiser's hyper-parameters, state and step counter, shared by the ops that update weights.
 #pragma once
 
-#include "cpu/optimizer.h"
+#include "core/optimizer.h"
 #include "torch/check.h"
 
 namespace recsparse {
@@ -17,8 +17,8 @@ inline void check_options(const char* op, const OptimizerOptions& options) {
 }
 
 inline void check_state(const char* op, const char* name, const at::Tensor& state, Optimizer kind, int64_t capacity,
-                        int64_t rows) {
-  check_vector(state, op, name, at::kFloat);
+                        int64_t rows, c10::Device device = at::kCPU) {
+  check_vector(state, op, name, at::kFloat, device);
   const int64_t expected = state_floats(kind, capacity, rows);
   TORCH_CHECK_VALUE(state.numel() == expected, op, ": ", name, " has ", state.numel(), " entries, expected ", expected,
                     kind == Optimizer::adam              ? " = 2 * capacity"
@@ -27,9 +27,10 @@ inline void check_state(const char* op, const char* name, const at::Tensor& stat
                                                          : "");
 }
 
-inline void check_step(const char* op, const at::Tensor& step) {
-  check_tensor(step, op, "step", at::kLong);
+inline void check_step(const char* op, const at::Tensor& step, c10::Device device = at::kCPU) {
+  check_tensor(step, op, "step", at::kLong, device);
   TORCH_CHECK_VALUE(step.numel() == 1, op, ": step has ", step.numel(), " entries, expected 1");
+  if (!device.is_cpu()) return;  // what it counts is known to the device alone
   const int64_t done = *step.const_data_ptr<int64_t>();
   TORCH_CHECK_VALUE(done >= 0, op, ": step is ", done, ", expected at least 0");
 }

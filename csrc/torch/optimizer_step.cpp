@@ -5,61 +5,13 @@
 
 #include <optional>
 
-#include "cpu/bpr_step.h"
-#include "cpu/row_sort.h"
-#include "torch/optimizer_args.h"
+#include "torch/optimizer_call.h"
 #include "torch/triples.h"
 
 namespace recsparse {
 namespace {
 
-// The tensors of a call and where its gradient is.
-struct Call {
-  const char* op;
-  at::Tensor& values;
-  at::Tensor* state;  // null for SGD
-  const char* state_name;
-  at::Tensor& step;
-  const at::Tensor& index;
-  const at::Tensor& cols;
-  const at::Tensor& grad;
-  const std::optional<at::Tensor>& ids;
-  int64_t kind, rows, dim, seed;
-};
-
-void check_gradient(const Call& call, OptimizerStepArgs& args) {
-  const char* op = call.op;
-  const at::ScalarType dtype = call.grad.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == call.values.scalar_type(), op, ": grad has dtype ", dtype,
-                   ", expected Float", call.values.scalar_type() == at::kFloat ? "" : " or that of values");
-  check_tensor(call.grad, op, "grad", dtype);
-  args.grad_type = value_type(call.grad);
-  args.grad = call.grad.const_data_ptr();
-  args.ids = nullptr;
-  args.count = 0;
-  const at::IntArrayRef shape = call.grad.sizes();
-  if (call.ids) {
-    check_vector(*call.ids, op, "ids", at::kLong);
-    args.form = GradientForm::rows;
-    args.ids = call.ids->const_data_ptr<int64_t>();
-    args.count = call.ids->numel();
-    TORCH_CHECK_VALUE(shape.size() == 2 && shape[0] == args.count && shape[1] == call.dim, op, ": grad has shape ",
-                      shape, ", expected [", args.count, ", ", call.dim, "], a row for each of ids");
-    TORCH_CHECK_VALUE(args.count < 1ll << 31 && bits_for(call.rows) + bits_for(args.count) <= 64, op, ": ", args.count,
-                      " ids are too many for a table of ", call.rows, " rows");
-    check_ids(op, "ids", *call.ids, call.rows);
-  } else if (shape.size() == 2) {
-    args.form = GradientForm::dense;
-    TORCH_CHECK_VALUE(shape[0] == call.rows && shape[1] == call.dim, op, ": grad has shape ", shape, ", expected [",
-                      call.rows, ", ", call.dim, "], a dense gradient; or give ids");
-  } else {
-    args.form = GradientForm::packed;
-    TORCH_CHECK_VALUE(shape.size() == 1 && shape[0] == args.capacity, op, ": grad has shape ", shape, ", expected [",
-                      args.capacity, "], the order of values");
-  }
-}
-
-void run(const Call& call, const OptimizerOptions& options, bool lazy) {
+void run(const OptimizerCall& call, const OptimizerOptions& options, bool lazy) {
   OptimizerStepArgs args;
   args.table = check_table(call.op, call.index, call.cols, call.values, call.kind, call.rows, call.dim);
   args.value_type = value_type(call.values);
@@ -72,7 +24,13 @@ void run(const Call& call, const OptimizerOptions& options, bool lazy) {
   }
   check_options(call.op, options);
   check_step(call.op, call.step);
-  check_gradient(call, args);
+  const GradientShape shape = check_gradient(call);
+  if (call.ids) check_ids(call.op, "ids", *call.ids, call.rows);
+  args.form = static_cast<GradientForm>(shape.form);
+  args.grad_type = value_type(call.grad);
+  args.grad = call.grad.const_data_ptr();
+  args.ids = call.ids ? call.ids->const_data_ptr<int64_t>() : nullptr;
+  args.count = shape.count;
   args.options = options;
   args.lazy = lazy;
   args.seed = static_cast<uint64_t>(call.seed);

@@ -5,20 +5,14 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <limits>
 #include <tuple>
 
-#include "torch/check.h"
+#include "torch/sample_args.h"
 
 namespace recsparse {
 namespace {
 
 using Triples = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-
-void check_range(int64_t start, int64_t count) {
-  TORCH_CHECK_VALUE(start >= 0 && count >= 0 && count <= std::numeric_limits<int64_t>::max() - start,
-                    "start and count must not be negative, got ", start, " and ", count);
-}
 
 std::pair<Triples, cpu::SampleOut> make_outputs(int64_t count) {
   const auto options = at::TensorOptions().dtype(at::kLong);
@@ -31,18 +25,8 @@ std::pair<Triples, cpu::SampleOut> make_outputs(int64_t count) {
 
 Triples sample(const at::Tensor& indptr, const at::Tensor& items, const at::Tensor& users, int64_t n_items,
                int64_t seed, int64_t start, int64_t count, int64_t mode) {
-  check_vector(indptr, "sample", "indptr", at::kLong);
-  check_vector(items, "sample", "items", at::kInt);
-  check_vector(users, "sample", "users", at::kLong);
-  check_range(start, count);
+  check_sample(indptr, items, users, n_items, start, count, mode);
   const int64_t rows = users.numel(), nnz = items.numel();
-  TORCH_CHECK_VALUE(indptr.numel() == rows + 1, "indptr: ", rows + 1, " entries are expected (users + 1), got ",
-                    indptr.numel());
-  TORCH_CHECK_VALUE(n_items >= 1 && n_items <= std::numeric_limits<int32_t>::max(),
-                    "n_items: expected 1 .. 2^31 - 1, got ", n_items);
-  TORCH_CHECK_VALUE(mode == 0 || mode == 1, "mode: expected 0 (users) or 1 (interactions), got ", mode);
-  TORCH_CHECK_VALUE(count == 0 || (rows > 0 && nnz > 0),
-                    "nothing to draw from: no user has both a positive and a negative");
   const int64_t* starts = indptr.const_data_ptr<int64_t>();
   TORCH_CHECK_VALUE(starts[0] == 0 && starts[rows] == nnz, "indptr: must start at 0 and end at ", nnz,
                     ", the number of items");
@@ -66,18 +50,19 @@ Triples sample(const at::Tensor& indptr, const at::Tensor& items, const at::Tens
 
 Triples sample_synthetic(int64_t n_users, int64_t n_items, int64_t min_degree, int64_t max_degree, int64_t seed,
                          int64_t start, int64_t count) {
-  check_range(start, count);
-  TORCH_CHECK_VALUE(n_users >= 1, "n_users: expected at least 1, got ", n_users);
-  TORCH_CHECK_VALUE(n_items >= 2 && n_items <= std::numeric_limits<int32_t>::max(),
-                    "n_items: expected 2 .. 2^31 - 1, got ", n_items);
-  const int64_t limit = std::min<int64_t>(kMaxSyntheticDegree, n_items - 1);
-  TORCH_CHECK_VALUE(1 <= min_degree && min_degree <= max_degree && max_degree <= limit,
-                    "degrees: expected 1 <= min <= max <= ", limit, ", got ", min_degree, " and ", max_degree);
+  const SyntheticSpec spec = check_synthetic(n_users, n_items, min_degree, max_degree, seed, start, count);
   auto [out, pointers] = make_outputs(count);
-  const SyntheticSpec spec = make_synthetic(n_users, n_items, static_cast<int32_t>(min_degree),
-                                            static_cast<int32_t>(max_degree), static_cast<uint64_t>(seed));
   cpu::sample_synthetic(spec, start, count, op_threads(), pointers);
   return out;
+}
+
+void sample_synthetic_out(int64_t n_users, int64_t n_items, int64_t min_degree, int64_t max_degree, int64_t seed,
+                          int64_t start, int64_t count, at::Tensor& users, at::Tensor& pos, at::Tensor& neg) {
+  const SyntheticSpec spec = check_synthetic(n_users, n_items, min_degree, max_degree, seed, start, count);
+  check_draw_outputs(users, pos, neg, count, at::kCPU);
+  const cpu::SampleOut pointers{users.mutable_data_ptr<int64_t>(), pos.mutable_data_ptr<int64_t>(),
+                                neg.mutable_data_ptr<int64_t>()};
+  cpu::sample_synthetic(spec, start, count, op_threads(), pointers);
 }
 
 }  // namespace
@@ -90,9 +75,15 @@ TORCH_LIBRARY_FRAGMENT(recsparse, m) {
   m.def(
       "sample_synthetic(int n_users, int n_items, int min_degree, int max_degree, int seed, int start, int count) "
       "-> (Tensor users, Tensor pos, Tensor neg)");
+  m.def(
+      "sample_synthetic.out(int n_users, int n_items, int min_degree, int max_degree, int seed, int start, int count, "
+      "*, Tensor(a!) users, Tensor(b!) pos, Tensor(c!) neg) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(recsparse, CPU, m) { m.impl("sample", &recsparse::sample); }
+TORCH_LIBRARY_IMPL(recsparse, CPU, m) {
+  m.impl("sample", &recsparse::sample);
+  m.impl("sample_synthetic.out", &recsparse::sample_synthetic_out);
+}
 
 // No tensor argument tells a backend: the stream is drawn on the host.
 TORCH_LIBRARY_IMPL(recsparse, CompositeExplicitAutograd, m) {

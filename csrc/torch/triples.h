@@ -12,16 +12,21 @@ inline void check_ids(const char* op, const char* name, const at::Tensor& ids, i
                     " is out of range, expected 0..", limit - 1);
 }
 
-// Users are rows [0, item_offset) of the joint table, items the rest.
-inline void check_triples(const char* op, const at::Tensor& users, const at::Tensor& pos, const at::Tensor& neg,
-                          int64_t rows, int64_t item_offset) {
-  check_vector(users, op, "users", at::kLong);
-  check_vector(pos, op, "pos", at::kLong);
-  check_vector(neg, op, "neg", at::kLong);
+// Users are rows [0, item_offset) of the joint table, items the rest. The ids themselves are not looked at.
+inline void check_triple_shapes(const char* op, const at::Tensor& users, const at::Tensor& pos, const at::Tensor& neg,
+                                int64_t rows, int64_t item_offset, c10::Device device = at::kCPU) {
+  check_vector(users, op, "users", at::kLong, device);
+  check_vector(pos, op, "pos", at::kLong, device);
+  check_vector(neg, op, "neg", at::kLong, device);
   TORCH_CHECK_VALUE(pos.numel() == users.numel() && neg.numel() == users.numel(), op, ": users, pos and neg have ",
                     users.numel(), ", ", pos.numel(), " and ", neg.numel(), " entries, expected the same number");
   TORCH_CHECK_VALUE(item_offset >= 0 && item_offset <= rows, op, ": item_offset is ", item_offset,
                     ", expected 0..rows = ", rows);
+}
+
+inline void check_triples(const char* op, const at::Tensor& users, const at::Tensor& pos, const at::Tensor& neg,
+                          int64_t rows, int64_t item_offset) {
+  check_triple_shapes(op, users, pos, neg, rows, item_offset);
   check_ids(op, "users", users, item_offset);
   check_ids(op, "pos", pos, rows - item_offset);
   check_ids(op, "neg", neg, rows - item_offset);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recsparse.ops.bpr_grow_scores import bpr_grow_scores
 from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.convert_index import convert_index, fits
+from recsparse.ops.device_errors import raise_device_errors
 from recsparse.ops.lightgcn_step import lightgcn_grow_scores, lightgcn_step_
 from recsparse.ops.lookup import lookup
 from recsparse.ops.lookup_bag import lookup_bag
@@ -29,6 +30,7 @@ __all__ = [
     "lookup_bag",
     "pack",
     "prune_regrow_",
+    "raise_device_errors",
     "rowwise_adagrad_",
     "sample",
     "sample_synthetic",

@@ -73,6 +73,7 @@ def sample_synthetic(
     start: int,
     count: int,
     backend: str = "auto",
+    device: str | torch.device = "cpu",
 ) -> Triples:
     """Draw triples of the generated stream (`csrc/core/synthetic.h`); no array of interactions exists anywhere.
 
@@ -80,6 +81,7 @@ def sample_synthetic(
         n_users, n_items: sizes; n_items below 2^31.
         min_degree, max_degree: interactions of a user, power-law between the two; max_degree < n_items and <= 1024.
         seed, start, count, backend: as for `sample`.
+        device: where the triples are drawn.
 
     Returns:
         (users, pos, neg), int64 [count] each: a uniform user, one of its interactions (an item that comes twice in the
@@ -90,9 +92,15 @@ def sample_synthetic(
             serve.
     """
     _check_seed(seed)
-    op = implementation(resolve_backend(backend)).sample_synthetic
-    out: Triples = op(n_users, n_items, min_degree, max_degree, seed, start, count)
-    return out
+    arguments = (n_users, n_items, min_degree, max_degree, seed, start, count)
+    device = torch.device(device)
+    chosen = resolve_backend(backend, device.type)
+    if chosen != "cuda":
+        drawn: Triples = implementation(chosen).sample_synthetic(*arguments)
+        return drawn
+    users, pos, neg = (torch.empty(max(0, count), dtype=torch.int64, device=device) for _ in range(3))
+    torch.ops.recsparse.sample_synthetic.out(*arguments, users=users, pos=pos, neg=neg)
+    return users, pos, neg
 
 
 def _check_seed(seed: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from recsparse import _native
 from recsparse.backend import resolve_backend
 from recsparse.ops._backend import implementation
+from recsparse.ops.device_errors import raise_device_errors
 
 _native.load()
 
@@ -42,6 +43,7 @@ def select(values: Tensor, k: int, *, backend: str = "auto") -> Selection:
     """
     op = implementation(resolve_backend(backend, values.device.type)).select
     threshold, ties = op(values.detach(), k)
+    raise_device_errors(values)
     return Selection(threshold.item(), int(ties.item()))
 
 

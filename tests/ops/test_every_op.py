@@ -27,6 +27,7 @@ OUTSIDE_GRAPHS = {
     "probe_copy_",
     "probe_fill_",
     "probe_gather",
+    "raise_device_errors",
     "row_counts",
 }
 # They make a table before anything is traced.

@@ -217,6 +217,18 @@ def test_gradient_sums_in_ascending_position(kind: str, threads: int) -> None:
     assert not table.values.grad[table.nnz :].any()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dim", DIMS)
+def test_a_hot_row_gets_the_sum_of_all_its_gradients(kind: str, dim: int) -> None:
+    table = random_table(kind, 30, dim, slack=4)
+    ids = torch.where(torch.arange(700) % 3 < 2, 7, ids_of(700, 30))
+    table.values.requires_grad_()
+    grad = torch.randn(700, dim, generator=torch.Generator().manual_seed(1))
+    ops.lookup(table, ids).backward(grad)
+    want = torch.zeros(30, dim, dtype=torch.float64).index_add(0, ids, grad.double()).float()
+    torch.testing.assert_close(table.values.grad[: table.nnz], want[table.mask()], rtol=1e-4, atol=1e-4)
+
+
 def test_gradient_of_bad_ids_goes_to_row_0() -> None:
     table = random_table("bits", 10, 33)
     table.values.requires_grad_()

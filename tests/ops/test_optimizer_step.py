@@ -91,7 +91,9 @@ def test_equals_the_reference(name: str, form: str, kind: str, dim: int) -> None
 @pytest.mark.parametrize("dim", DIMS)
 def test_lazy_equals_the_reference(name: str, kind: str, dim: int, threads: int) -> None:
     table = random_table(kind, ROWS, dim, seed=dim, slack=5)
-    gradients = [gradient("rows", table, n=700, seed=0), gradient("rows", table, seed=1, hot=3)]
+    hot = gradient("rows", table, n=600, seed=1, hot=3)
+    hot[0].mul_(8).round_().div_(8)  # long sums of eighths are exact, in whatever order a backend takes them
+    gradients = [gradient("rows", table, n=700, seed=0), hot]
     assert_like_the_reference(name, table, gradients, lr=0.05, weight_decay=0.1, lazy=True)
 
 

@@ -152,7 +152,7 @@ def test_opcheck():
     arguments = (*matrix([[0, 2], [1]]), torch.arange(2), 5, 3, 0, 10)
     for mode in (0, 1):
         torch.library.opcheck(torch.ops.recsparse.sample, (*arguments, mode))
-    torch.library.opcheck(torch.ops.recsparse.sample_synthetic, (100, 300, 2, 20, 3, 0, 10))
+    torch.library.opcheck(torch.ops.recsparse.sample_synthetic.default, (100, 300, 2, 20, 3, 0, 10))
 
 
 @settings(max_examples=30)

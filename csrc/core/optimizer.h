@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "core/update.h"
+#include "update.h"
 
 namespace recsparse {
 
@@ -17,15 +17,15 @@ struct OptimizerOptions {
 };
 
 // Floats of state: a weight, and a row.
-static inline int state_per_weight(Optimizer kind) {
+RS_INLINE int state_per_weight(Optimizer kind) {
   return kind == Optimizer::adam ? AdamStep::kState : kind == Optimizer::adagrad ? AdagradStep::kState : 0;
 }
-static inline int64_t state_floats(Optimizer kind, int64_t capacity, int64_t rows) {
+RS_INLINE int64_t state_floats(Optimizer kind, int64_t capacity, int64_t rows) {
   return kind == Optimizer::rowwise_adagrad ? rows : state_per_weight(kind) * capacity;
 }
 
 // Step number t, from 1. torch.optim.SparseAdam adds eps to sqrt(v), torch.optim.Adam to the corrected sqrt(v).
-static inline AdamStep adam_step(const OptimizerOptions& options, int64_t t, bool lazy) {
+RS_INLINE AdamStep adam_step(const OptimizerOptions& options, int64_t t, bool lazy) {
   const double correction1 = 1 - std::pow(options.beta1, static_cast<double>(t));
   const double root2 = std::sqrt(1 - std::pow(options.beta2, static_cast<double>(t)));
   return AdamStep{static_cast<float>(1 - options.beta1), static_cast<float>(1 - options.beta2),
