@@ -2,7 +2,7 @@
 
     stream    a launch reaches torch's current stream, also in a captured graph
     ceilings  copy bandwidth and random-gather bandwidth of this GPU
-    smoke     each probe once on small shapes, for compute-sanitizer
+    smoke     each probe and op once on small shapes, for compute-sanitizer
     summary   collects the stages' results into summary.json and summary.md
 
 A stage prints its result as one line of JSON, the last of its log.
@@ -122,7 +122,42 @@ def stage_smoke() -> dict[str, Any]:
             rows = torch.randn(37, row_bytes // 4, device="cuda")
             ids = torch.randint(37, (count,), device="cuda")
             exact = exact and bool(torch.equal(ops.probe_gather(rows, ids), rows[ids]))
+    exact = exact and all(
+        smoke_table(kind, dim) for kind in ("full", "prefix", "bits", "cols8") for dim in (33, 64, 256)
+    )
     return {"ok": exact, "exact": exact}
+
+
+def smoke_table(kind: str, dim: int) -> bool:
+    """Each op of a table once, against the same on the CPU where the bits must agree."""
+    import torch
+
+    from recsparse import ops
+    from recsparse.optim import Adam
+    from recsparse.table import PackedTable
+
+    rows, users = 230, 100
+    start = {"full": "full", "prefix": "prefix"}.get(kind, "bernoulli")
+    capacity = rows * dim // (1 if kind == "full" else 3)
+    options = {"kind": kind, "capacity": capacity, "start": start, "seed": dim}
+    table, twin = (PackedTable.init(rows, dim, **options, device=device) for device in ("cuda", "cpu"))
+    ids = torch.randint(rows, (301,))
+    exact = bool(torch.equal(ops.lookup(table, ids.cuda()).cpu(), ops.lookup(twin, ids)))
+    exact = exact and ops.select(table.values, capacity // 2) == ops.select(twin.values, capacity // 2)
+    triples = [torch.randint(limit, (257,), device="cuda") for limit in (users, rows - users, rows - users)]
+    optimizer = Adam(table)
+    ops.bpr_step_(table, optimizer, *triples, item_offset=users, batch_size=100)
+    optimizer.update_rows(ids.cuda(), torch.ones(301, dim, device="cuda"))
+    optimizer.update_packed(torch.ones(capacity, device="cuda"))
+    table.values.requires_grad_()
+    ops.lookup_bag(table, ids.cuda(), torch.tensor([0, 3, 200], device="cuda")).sum().backward()
+    ops.lookup(table, ids.cuda()).sum().backward()
+    table.values.requires_grad_(False)
+    if kind in ("bits", "cols8"):
+        keys, scores = ops.bpr_grow_scores(table, *triples, item_offset=users, limit=50)
+        ops.prune_regrow_(table, optimizer.state, keys, scores, drop=40, grow=40)
+    table.check_invariants()
+    return exact
 
 
 def last_json(log: Path) -> dict[str, Any]:

@@ -65,7 +65,8 @@ sanitizer() {
   local tool
   tool=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
   [ -x "$tool" ] || { echo "compute-sanitizer was not found" && return 77; }
-  "$tool" --tool memcheck --error-exitcode 86 "$PY" bench/gpu_check.py smoke
+  "$tool" --tool memcheck --error-exitcode 86 "$PY" bench/gpu_check.py smoke &&
+    "$tool" --tool racecheck --error-exitcode 86 "$PY" bench/gpu_check.py smoke
   local rc=$?
   # It cannot attach where the driver is virtualised; that says nothing about our kernels.
   if [ $rc -ne 0 ] && [ $rc -ne 86 ] && "$PY" bench/gpu_check.py smoke; then
@@ -90,8 +91,8 @@ stage build 180 bash -c build
 stage environment 20 bash -c environment
 stage stream 40 "$PY" bench/gpu_check.py stream
 stage ceilings 90 "$PY" bench/gpu_check.py ceilings
-stage sanitizer 60 bash -c sanitizer
-stage tests 90 bash -c gpu_tests
+stage sanitizer 90 bash -c sanitizer
+stage tests 150 bash -c gpu_tests
 timeout 30 "$PY" bench/gpu_check.py summary --out "$OUT"
 rc=$?
 rm -f "$OUT/stages.tsv"

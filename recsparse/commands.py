@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   recsparse train --data.path DIR --policy.name dsl --policy.budget 20%
   recsparse train --config my.yaml --optim.lr 0.002
   recsparse train --data.path demo --policy.name dense --run.name first
+  recsparse train --data.path DIR --policy.budget 20% --device cuda
   recsparse train --resume runs/first"""
 
 # Keys that a resumed run may change: they move work around or extend it.
@@ -33,7 +34,7 @@ RESUMABLE = ("data.path", "train.epochs", "train.patience", "train.threads", "tr
 def train(argv: list[str]) -> int:
     """`recsparse train`: one run, new or resumed."""
     baseline = peak_rss_bytes()
-    argv, folder = split_option(argv, "--resume")
+    argv, folder = split_option(expand_device(argv), "--resume")
     resumed = None if folder is None else RunFolder(Path(folder))
     parser = configuration.build_parser("recsparse train", EXAMPLES)
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; only lengths and paths may change")
@@ -67,6 +68,11 @@ def train(argv: list[str]) -> int:
     report.print_table([result])
     print(f"report: {written}")
     return 0
+
+
+def expand_device(argv: list[str]) -> list[str]:
+    """`--device cuda` is short for `--train.device cuda`."""
+    return ["--train." + word[2:] if word.split("=")[0] == "--device" else word for word in argv]
 
 
 def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int:

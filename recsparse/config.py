@@ -149,6 +149,7 @@ class TrainConfig:
         seed: seed of initial weights, masks and samples.
         threads: CPU threads; 0 = as many as there are cores. Results do not depend on it.
         check_invariants: verify after every chunk of steps that table and moments obey the budget (slow).
+        device: where table, optimiser state and interactions live and steps are taken: cpu or cuda.
     """
 
     epochs: int = 60
@@ -159,6 +160,7 @@ class TrainConfig:
     seed: int = 0
     threads: int = 0
     check_invariants: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass

@@ -73,7 +73,8 @@ def rank(
     user_rows, item_rows = _providers(model, dataset)
     seen = _excluded(dataset, split) if exclude is None else exclude
     tile = max(1, TILE_BYTES // (4 * dataset.n_items))
-    scores = torch.empty(min(tile, max(1, len(users))), dataset.n_items)
+    device = torch.device("cpu") if isinstance(model, tuple) else model.values.device
+    scores = torch.empty(min(tile, max(1, len(users))), dataset.n_items, device=device)
     ranking = np.empty((len(users), k), np.int32)
     with torch.no_grad():
         blocks = _item_blocks(item_rows, dataset.n_items)
@@ -87,7 +88,7 @@ def rank(
                 torch.mm(left, right.T, out=part[:, first : first + len(right)])
             own = seen.rows(ids)
             try:
-                best, _ = _host.topk_rows(part.numpy(), own.indptr, own.items, k, torch.get_num_threads())
+                best, _ = _host.topk_rows(part.cpu().numpy(), own.indptr, own.items, k, torch.get_num_threads())
             except ValueError as error:
                 raise UserError(f"cannot rank: {error} of users {ids[0]} .. {ids[-1]}; the table holds NaN") from None
             ranking[begin : begin + len(ids)] = best
@@ -155,7 +156,11 @@ def _providers(model: Any, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor]
             f"the table has {model.rows} rows, expected {dataset.n_users} users + {dataset.n_items} items "
             f"of {dataset.name}"
         )
-    return lambda ids: ops.lookup(model, ids).float(), lambda ids: ops.lookup(model, ids + dataset.n_users).float()
+    device = model.values.device
+    return (
+        lambda ids: ops.lookup(model, ids.to(device)).float(),
+        lambda ids: ops.lookup(model, ids.to(device) + dataset.n_users).float(),
+    )
 
 
 def _provider(rows: Rows, count: int, what: str) -> Callable[[Tensor], Tensor]:

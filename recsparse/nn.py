@@ -344,8 +344,8 @@ class SparseEmbedding(nn.Module):
     def _zero_padding(self) -> None:
         if self.padding_idx is None:
             return
-        row = torch.tensor([self.padding_idx])
-        table, ones = self.table, torch.ones(1, self.embedding_dim, dtype=self.values.dtype)
+        row = torch.tensor([self.padding_idx], device=self.values.device)
+        table, ones = self.table, self.values.new_ones(1, self.embedding_dim)
         kept = torch.ops.recsparse.lookup_backward(
             ones, table.index, table.cols, row, *table.layout, -1, table.capacity
         )

@@ -26,10 +26,11 @@ from recsparse.models import MatrixFactorisation, Triples
 from recsparse.optim import Adam
 from recsparse.runs import peak_rss_bytes, version
 from recsparse.table import DTYPES, PackedTable
+from recsparse.train import device_facts
 
 USER_SHARE = 10 / 11
 BATCH = 2048
-CHUNK = 256 * BATCH
+CHUNK_STEPS = 256
 # Candidates for growth: at most this share of the kept weights, 12 bytes each.
 CANDIDATE_SHARE = 0.02
 GROW_TRIPLES = 300_000
@@ -48,7 +49,7 @@ def main(argv: list[str]) -> int:
     plan = plan_sparse(
         PolicyConfig(kind=options.kind, density=options.density), options.rows, options.dim, options.dtype
     )
-    result = measure(plan, samples=options.samples, seed=options.seed)
+    result = measure(plan, samples=options.samples, batch=options.batch, seed=options.seed, device=options.device)
     for name, value in result.items():
         print(f"{name:<30}{value:,.3f}" if isinstance(value, float) else f"{name:<30}{value}")
     if options.json:
@@ -59,7 +60,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
+def finish(device: str) -> None:
+    """Waits for what has been started there, so that a clock tells its time."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def measure(plan: TablePlan, *, samples: int, seed: int, batch: int = BATCH, device: str = "cpu") -> dict[str, Any]:
     """Builds the table, trains `samples` triples, updates the mask once, checks every invariant.
 
     Returns:
@@ -78,28 +85,34 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
         seed=seed,
         std=0.01,
         dtype=DTYPES[plan.dtype],
+        device=device,
     )
     optimizer = Adam(table, seed=seed)
+    finish(device)
     build_seconds = time.perf_counter() - start
 
     longest = min(72, n_items - 1)
-    sampler = Sampler(SyntheticStream(n_users, n_items, seed, min(5, longest), longest), seed=seed)
+    sampler = Sampler(SyntheticStream(n_users, n_items, seed, min(5, longest), longest), seed=seed, device=device)
     model = MatrixFactorisation(n_users, n_items, l2=1e-3)
     sample_seconds = step_seconds = 0.0
     loss = math.nan
-    for done in range(0, samples, CHUNK):
+    chunk = CHUNK_STEPS * batch
+    for done in range(0, samples, chunk):
         start = time.perf_counter()
-        triples = Triples(*sampler.draw(done, min(CHUNK, samples - done)))
+        triples = Triples(*sampler.draw(done, min(chunk, samples - done)))
+        finish(device)
         drawn = time.perf_counter()
-        losses = model.train_(table, optimizer, triples, BATCH)
+        losses = model.train_(table, optimizer, triples, batch)
+        loss = float(losses.mean())
         sample_seconds += drawn - start
         step_seconds += time.perf_counter() - drawn
-        loss = float(losses.mean())
 
+    finish(device)
     start = time.perf_counter()
     limit = max(1, int(CANDIDATE_SHARE * table.nnz))
     keys, scores = model.grow_scores(table, Triples(*sampler.draw(FRESH_DRAWS, min(samples, GROW_TRIPLES))), limit)
     dropped, grown = ops.prune_regrow_(table, optimizer.weight_state, keys, scores, drop=limit, grow=limit)
+    finish(device)
     update_seconds = time.perf_counter() - start
     training_peak = peak_rss_bytes()
 
@@ -132,6 +145,7 @@ def measure(plan: TablePlan, *, samples: int, seed: int) -> dict[str, Any]:
         "baseline_rss_bytes": baseline,
         "peak_rss_before_checks_bytes": training_peak,
         "peak_rss_bytes": peak_rss_bytes(),
+        **device_facts(device),
         "threads": torch.get_num_threads(),
         "version": version(),
     }
@@ -151,6 +165,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--dtype", choices=list(DTYPES), default="float32", help="type of the weights (default: float32)"
     )
+    parser.add_argument("--batch", type=count, default=BATCH, help=f"triples of a mini-batch (default: {BATCH})")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where all of it lives (default: cpu)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all cores (default)")
     parser.add_argument("--json", metavar="FILE", help="also write the result as JSON")

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from recsparse import checkpoint, models, policies
+from recsparse import checkpoint, models, ops, policies
 from recsparse import config as configuration
+from recsparse.backend import resolve_backend
 from recsparse.config import Config
 from recsparse.data import Dataset, Sampler
 from recsparse.errors import InvariantError, RecsparseError, UserError
@@ -137,7 +138,10 @@ class Trainer:
         self.log = log
         self.on_chunk = on_chunk
         self.baseline_rss = baseline_rss
-        self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler)
+        device = config.train.device
+        if device != "cpu":
+            resolve_backend("auto", device)  # raises before anything is moved there
+        self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler, device=device)
         self.draws_per_epoch = self.sampler.epoch_draws
         self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
@@ -147,6 +151,11 @@ class Trainer:
         self.stage = self._stage(0, None)
         self._signal = 0
         self._started = 0.0
+
+    @property
+    def device(self) -> str:
+        """Where the run's tensors live."""
+        return self.config.train.device
 
     @property
     def stamp(self) -> str:
@@ -174,7 +183,9 @@ class Trainer:
             )
         self.progress = progress = Progress.from_state(state["progress"])
         if progress.stage > 0:
-            self.stage = self._stage(progress.stage, load_table(self.run_folder.checkpoint(progress.previous)))
+            self.stage = self._stage(
+                progress.stage, load_table(self.run_folder.checkpoint(progress.previous), self.device)
+            )
         if progress.stopped == "patience" and not self._out_of_patience():
             progress.stopped = ""
         finished = progress.stopped or progress.epoch >= self.stage.epochs
@@ -204,7 +215,7 @@ class Trainer:
                 self._train_stage()
                 # The peak of training: what reloading the best table takes is not part of it.
                 peak = peak_rss_bytes()
-                table = load_table(self.run_folder.checkpoint(self.stage.artefact))
+                table = load_table(self.run_folder.checkpoint(self.stage.artefact), self.device)
                 following = self.policy.stage(self.progress.stage + 1, table)
                 if following is None:
                     return self._finish(table, peak)
@@ -240,9 +251,12 @@ class Trainer:
                 triples = Triples(*self.sampler.draw(progress.draws + progress.done, count))
             with progress.timed("step"):
                 losses = self.model.train_(stage.table, stage.optimizer, triples, batch)
+                # Both wait for the device: the time is that of the work.
+                ops.raise_device_errors(losses)
+                total = float(losses.sum(dtype=torch.float64))
             self._check_finite(losses)
             progress.done += count
-            progress.loss += float(losses.sum(dtype=torch.float64))
+            progress.loss += total
             progress.batches += losses.numel()
             progress.step += losses.numel()
             stage.after_step(progress.step)
@@ -327,6 +341,7 @@ class Trainer:
             "density": table.density,
             "bytes": nbytes(self.stage),
             "peak_rss_bytes": peak,
+            **device_facts(self.device),
             "baseline_rss_bytes": self.baseline_rss,
             "wall_seconds": time.perf_counter() - self._started,
             "threads": torch.get_num_threads(),
@@ -341,7 +356,7 @@ class Trainer:
     def _save(self) -> None:
         stage = self.stage
         self.progress.wall = time.perf_counter() - self._started
-        tensors = {"table": stage.table.state_dict(), "optimizer": stage.optimizer.state_dict()}
+        tensors = {"table": on_cpu(stage.table.state_dict()), "optimizer": on_cpu(stage.optimizer.state_dict())}
         state = {
             "progress": self.progress.state_dict(),
             "stage": stage.state_dict(),
@@ -354,7 +369,7 @@ class Trainer:
     def _save_best(self) -> None:
         table = self.stage.table
         state = {"shape": shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
-        checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": table.state_dict()}, state)
+        checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": on_cpu(table.state_dict())}, state)
 
     def _stage(self, number: int, previous: PackedTable | None) -> Stage:
         stage = self.policy.stage(number, previous)
@@ -381,20 +396,33 @@ def shape(table: PackedTable) -> dict[str, Any]:
     return {"kind": table.kind, "rows": table.rows, "dim": table.dim}
 
 
+def device_facts(device: str) -> dict[str, Any]:
+    """Of a run on a GPU: which one, and the most memory that torch held there."""
+    if device == "cpu":
+        return {}
+    return {"device": torch.cuda.get_device_name(), "peak_device_bytes": torch.cuda.max_memory_allocated()}
+
+
 def nbytes(stage: Stage) -> dict[str, int]:
     """Exact bytes: values, index and optimiser state."""
     stored = stage.table.nbytes()
     return {"values": stored["values"], "index": stored["index"], "state": stage.optimizer.nbytes()}
 
 
-def load_table(folder: Path) -> PackedTable:
-    """The table in the checkpoint `folder`, verified.
+def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a checkpoint takes; no copies of what is there already."""
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def load_table(folder: Path, device: str = "cpu") -> PackedTable:
+    """The table in the checkpoint `folder`, verified, on `device`.
 
     Raises:
         UserError: no or damaged checkpoint, NaN or infinity among the weights.
     """
     saved = checkpoint.load(folder)
-    form, tensors = saved.state["shape"], saved.tensors["table"]
+    form = saved.state["shape"]
+    tensors = {name: tensor.to(device) for name, tensor in saved.tensors["table"].items()}
     try:
         table = PackedTable(
             form["rows"], form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"]

@@ -58,6 +58,18 @@ def test_bad_values_write_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "data"}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("argv", [["train", "--data.path", "data"], ["bench", "scale", "--rows", "1e4"]])
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_runs.write_folder(tmp_path / "data")
+    assert "backend cuda: torch " in refused(capsys, *argv, "--device", "cuda")
+    assert "backend cuda: torch " in refused(capsys, *argv, "--device=cuda")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_bench_run_looks_at_its_flags_before_it_runs(tmp_path: Path) -> None:
     bench = pytest.importorskip("recsparse.bench.cli", reason="needs the installed package")
     with pytest.raises(UserError, match="is a folder"):

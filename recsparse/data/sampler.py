@@ -22,6 +22,8 @@ class Sampler:
         seed: in [0, 2^63).
         mode: `users` (a uniform user with replacement, then a uniform positive of that user) or `interactions` (every
             train pair once an epoch, shuffled anew each epoch; needs a `Dataset`).
+        backend: as for `recsparse.ops.sample`.
+        device: where the interactions are kept, and triples are drawn.
 
     Users without a positive or without a negative are never drawn, nor are their interactions.
 
@@ -40,10 +42,11 @@ class Sampler:
         seed: int,
         mode: Literal["users", "interactions"] = "users",
         backend: str = "auto",
+        device: str | torch.device = "cpu",
     ) -> None:
         if mode not in MODES:
             raise UserError(f"unknown sampling mode {mode!r}; expected one of {', '.join(MODES)}")
-        self.seed, self.mode, self.backend = seed, mode, backend
+        self.seed, self.mode, self.backend, self.device = seed, mode, backend, device
         self.n_items = dataset.n_items
         self._stream = dataset if isinstance(dataset, SyntheticStream) else None
         if isinstance(dataset, SyntheticStream):
@@ -58,8 +61,8 @@ class Sampler:
         matrix = dataset.train
         if len(users) < dataset.n_users:
             matrix = matrix.rows(users)
-        self._indptr, self._items = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.items)
-        self._users = torch.from_numpy(users)
+        self._indptr, self._items = (torch.from_numpy(part).to(device) for part in (matrix.indptr, matrix.items))
+        self._users = torch.from_numpy(users).to(device)
         self.epoch_draws = matrix.nnz
 
     def draw(self, start: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,7 +71,7 @@ class Sampler:
         if self._stream is not None:
             s = self._stream
             degrees = {"min_degree": s.min_degree, "max_degree": s.max_degree}
-            return sample_synthetic(s.n_users, s.n_items, **degrees, **common, backend=self.backend)
+            return sample_synthetic(s.n_users, s.n_items, **degrees, **common, backend=self.backend, device=self.device)
         return sample(
             self._indptr, self._items, self._users, self.n_items, **common, mode=self.mode, backend=self.backend
         )

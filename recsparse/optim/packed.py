@@ -76,7 +76,7 @@ class _Packed(Optimizer):
                 table = _table_of(parameter, number)
                 state = self.state[parameter]
                 if not state:
-                    state.update(self._initial(table, group), step=torch.zeros(1, dtype=torch.int64))
+                    state.update(self._initial(table, group), step=table.values.new_zeros(1, dtype=torch.int64))
                 self._update(table, state, parameter.grad, group)
         return loss
 
@@ -125,7 +125,7 @@ class PackedAdam(_Packed):
         super().__init__(params, defaults, limits)
 
     def _initial(self, table: PackedTable, group: dict[str, Any]) -> dict[str, Tensor]:
-        return {"moments": torch.zeros(2 * table.capacity)}
+        return {"moments": table.values.new_zeros(2 * table.capacity, dtype=torch.float32)}
 
     def _update(self, table: PackedTable, state: dict[str, Any], grad: Tensor, group: dict[str, Any]) -> None:
         names = ("lr", "betas", "eps", "weight_decay", "seed")
@@ -162,7 +162,7 @@ class PackedAdagrad(_Packed):
         super().__init__(params, defaults, limits)
 
     def _initial(self, table: PackedTable, group: dict[str, Any]) -> dict[str, Tensor]:
-        sums = torch.zeros(table.capacity)
+        sums = table.values.new_zeros(table.capacity, dtype=torch.float32)
         sums[: table.nnz] = group["initial_accumulator_value"]
         return {"sums": sums}
 
@@ -192,7 +192,7 @@ class PackedRowWiseAdagrad(_Packed):
         super().__init__(params, defaults, {"lr": _NOT_NEGATIVE, "eps": _POSITIVE, "weight_decay": _NOT_NEGATIVE})
 
     def _initial(self, table: PackedTable, group: dict[str, Any]) -> dict[str, Tensor]:
-        return {"sums": torch.zeros(table.rows)}
+        return {"sums": table.values.new_zeros(table.rows, dtype=torch.float32)}
 
     def _update(self, table: PackedTable, state: dict[str, Any], grad: Tensor, group: dict[str, Any]) -> None:
         names = ("lr", "eps", "weight_decay", "seed")

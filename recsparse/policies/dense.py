@@ -29,6 +29,7 @@ class Dense(Policy):
             seed=config.train.seed,
             std=config.model.init_std,
             dtype=DTYPES[plan.dtype],
+            device=config.train.device,
         )
         return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
 

@@ -182,6 +182,7 @@ class Dsl(Policy):
             seed=config.train.seed,
             std=config.model.init_std,
             dtype=DTYPES[plan.dtype],
+            device=config.train.device,
         )
 
     def _next_table(self, previous: PackedTable, number: int) -> PackedTable:

@@ -24,16 +24,17 @@ def open_columns(table: PackedTable, first: int, slots: int, *, seed: int, limit
     Returns:
         How many were grown: `slots`, or fewer when every column is full.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU, whatever the table is on: the same draws
     left = slots
     for step in range(table.dim):
         column = (first + step) % table.dim
         rows = (~table.column_mask(column)).nonzero()[:, 0]
         if len(rows) > left:
-            rows = rows[torch.randperm(len(rows), generator=generator)[:left].sort().values]
+            rows = rows[torch.randperm(len(rows), generator=generator)[:left].sort().values.to(rows.device)]
         for part in rows.split(limit):
             keys = part * table.dim + column
-            ops.prune_regrow_(table, None, keys, torch.ones(len(keys)), drop=0, grow=len(keys))
+            scores = torch.ones(len(keys), device=keys.device)
+            ops.prune_regrow_(table, None, keys, scores, drop=0, grow=len(keys))
         left -= len(rows)
         if left == 0:
             break
@@ -55,6 +56,7 @@ def rotate(table: PackedTable, round_number: int, *, share: float, seed: int, st
     slots = int(share * kept)
     start_columns = -(-kept // table.rows)
     first = (start_columns + (round_number - 1) * -(-slots // table.rows)) % table.dim
-    ops.prune_regrow_(table, None, torch.empty(0, dtype=torch.int64), torch.empty(0), drop=slots, grow=0)
+    nobody = table.values.new_empty(0, dtype=torch.int64)
+    ops.prune_regrow_(table, None, nobody, nobody.float(), drop=slots, grow=0)
     open_columns(table, first, slots, seed=seed + round_number, limit=limit)
     table.reset_values_(seed, std)
