@@ -24,6 +24,7 @@ _OP_MODULES = (
     "select",
     "prune_regrow",
     "sample",
+    "rank",
     "pack",
     "spmm",
     "lightgcn_step",
@@ -46,6 +47,7 @@ _PROVIDER_MODULES = (
     "numpy_select",
     "numpy_sample",
     "propagation",
+    "rank",
 )
 
 

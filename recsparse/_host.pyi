@@ -1,6 +1,6 @@
 from typing import Any
 
-from numpy import float32, int32, int64
+from numpy import float32, float64, int32, int64
 from numpy.typing import NDArray
 
 class DataError(ValueError): ...
@@ -19,9 +19,9 @@ def build_graph(
     indptr: NDArray[int64], items: NDArray[int32], n_items: int, wide: bool
 ) -> tuple[NDArray[int64], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[float32], NDArray[int64]]: ...
 def check_csr(indptr: NDArray[int64], items: NDArray[int32], n_items: int) -> None: ...
-def topk_rows(
-    scores: NDArray[float32], seen_indptr: NDArray[int64], seen_items: NDArray[int32], k: int, threads: int = 0
-) -> tuple[NDArray[int32], NDArray[float32]]: ...
+def ranking_metrics(
+    ranking: NDArray[int32], indptr: NDArray[int64], items: NDArray[int32], ks: NDArray[int64]
+) -> NDArray[float64]: ...
 def philox(seed: int, counter: int, counter2: int, stream: int) -> tuple[int, int, int, int]: ...
 def materialise_synthetic(
     n_users: int, n_items: int, min_degree: int, max_degree: int, seed: int, pairs: int

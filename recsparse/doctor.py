@@ -20,7 +20,10 @@ from recsparse.backend import missing
 from recsparse.errors import BackendError
 
 _ISA_FLAGS = {
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vbmi2", "avx512_vpopcntdq", "bmi2", "fma"),
+    "avx512": (
+        *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vbmi2", "avx512_vpopcntdq", "avx512_vnni"),
+        *("bmi2", "fma"),
+    ),
     "avx2": ("avx2", "fma", "bmi2", "f16c", "popcnt"),
 }
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsparse import _host, ops
+from recsparse import ops
 from recsparse.data import Dataset, Interactions
 from recsparse.errors import UserError
 from recsparse.metrics import Metrics, per_user, ranking_metrics
+from recsparse.table import PackedTable
 
-Rows: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
-
-# Bytes of the score buffer, and of the item rows that are held dense at a time.
-TILE_BYTES = 64 << 20
+Model: TypeAlias = "PackedTable | tuple[Tensor, Tensor]"
 
 
 def evaluate(
-    model: Any,
+    model: Model,
     dataset: Dataset,
     *,
     split: str = "valid",
@@ -33,8 +31,7 @@ def evaluate(
 
     Args:
         model: a joint `PackedTable` (users are rows 0 .. n_users - 1, item i is row n_users + i), or a pair
-            (users, items). Each of the two is a float32 tensor [n, d], or a function from int64 ids [n] to float32
-            rows [n, d], which lets a packed table be ranked without ever being dense.
+            (users, items) of float32 tensors [n, d]. The table is ranked as it is, without ever being dense.
         split: `valid` or `test`: the part to rank for.
         ks: cut-offs K of the metrics.
         exclude: items that are not ranked, per user. Default: train; with `split="test"` under protocol `valid` also
@@ -44,7 +41,7 @@ def evaluate(
         Metrics (`recall@K`, `ndcg@K`, `precision@K`, `hit@K`, `mrr@K`), the users averaged over and those dropped.
 
     Raises:
-        UserError: a NaN in the scores, no items in `split`, K out of range, or rows of a wrong shape.
+        UserError: a row that holds NaN, no items in `split`, K out of range, or rows of a wrong shape.
     """
     wanted = _wanted(dataset, split)
     users = np.flatnonzero(wanted.degrees())
@@ -55,7 +52,7 @@ def evaluate(
 
 
 def rank(
-    model: Any,
+    model: Model,
     dataset: Dataset,
     users: NDArray[np.int64],
     k: int,
@@ -65,34 +62,28 @@ def rank(
 ) -> NDArray[np.int32]:
     """Best k items of each of `users`, int32 [len(users), k], best first, -1 where fewer can be ranked.
 
-    Equal scores rank by lower item id. The scores of a tile of users and the dense item rows stay within about 64 MB
-    each. Arguments and errors as `evaluate`.
+    Equal scores rank by lower item id. Working memory is that of `recsparse.ops.rank`. Arguments and errors as
+    `evaluate`.
     """
     if not 1 <= k <= dataset.n_items:
         raise UserError(f"K is {k}; expected 1 .. {dataset.n_items}, the number of items")
-    user_rows, item_rows = _providers(model, dataset)
-    seen = _excluded(dataset, split) if exclude is None else exclude
-    tile = max(1, TILE_BYTES // (4 * dataset.n_items))
-    device = torch.device("cpu") if isinstance(model, tuple) else model.values.device
-    scores = torch.empty(min(tile, max(1, len(users))), dataset.n_items, device=device)
-    ranking = np.empty((len(users), k), np.int32)
-    with torch.no_grad():
-        blocks = _item_blocks(item_rows, dataset.n_items)
-        for begin in range(0, len(users), tile):
-            ids = users[begin : begin + tile]
-            left = user_rows(torch.from_numpy(ids))
-            part = scores[: len(ids)]
-            for first, right in blocks():
-                if left.shape[1:] != right.shape[1:]:
-                    raise UserError(f"user rows are {tuple(left.shape)} but item rows are {tuple(right.shape)}")
-                torch.mm(left, right.T, out=part[:, first : first + len(right)])
-            own = seen.rows(ids)
-            try:
-                best, _ = _host.topk_rows(part.cpu().numpy(), own.indptr, own.items, k, torch.get_num_threads())
-            except ValueError as error:
-                raise UserError(f"cannot rank: {error} of users {ids[0]} .. {ids[-1]}; the table holds NaN") from None
-            ranking[begin : begin + len(ids)] = best
-    return ranking
+    own = (_excluded(dataset, split) if exclude is None else exclude).rows(users)
+    seen = (torch.from_numpy(own.indptr), torch.from_numpy(own.items))
+    ids = torch.from_numpy(users)
+    try:
+        if isinstance(model, tuple):
+            left, right = _checked(model, dataset)
+            ranking, _ = ops.rank(left.index_select(0, ids), right, *seen, k)
+        else:
+            if model.rows != dataset.n_users + dataset.n_items:
+                raise UserError(
+                    f"the table has {model.rows} rows, expected {dataset.n_users} users + {dataset.n_items} items "
+                    f"of {dataset.name}"
+                )
+            ranking, _ = ops.rank_packed(_for_cpu(model), ids, *seen, k, item_offset=dataset.n_users)
+    except ValueError as error:
+        raise UserError(f"cannot rank: {str(error).splitlines()[0].removeprefix('rank: ')}") from None
+    return ranking.numpy()
 
 
 def popularity_baseline(
@@ -105,7 +96,7 @@ def popularity_baseline(
 
 
 def by_popularity(
-    model: Any, dataset: Dataset, *, split: str = "test", k: int = 20, buckets: int = 4
+    model: Model, dataset: Dataset, *, split: str = "test", k: int = 20, buckets: int = 4
 ) -> list[dict[str, float]]:
     """Recall@k by popularity of the wanted items: items ordered by train users and cut so that each bucket holds about
     an equal share of train interactions, most popular first.
@@ -148,34 +139,19 @@ def _excluded(dataset: Dataset, split: str) -> Interactions:
     return dataset.train.union(dataset.valid) if split == "test" and dataset.valid.nnz else dataset.train
 
 
-def _providers(model: Any, dataset: Dataset) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    if isinstance(model, tuple):
-        return _provider(model[0], dataset.n_users, "user"), _provider(model[1], dataset.n_items, "item")
-    if model.rows != dataset.n_users + dataset.n_items:
-        raise UserError(
-            f"the table has {model.rows} rows, expected {dataset.n_users} users + {dataset.n_items} items "
-            f"of {dataset.name}"
-        )
-    device = model.values.device
-    return (
-        lambda ids: ops.lookup(model, ids.to(device)).float(),
-        lambda ids: ops.lookup(model, ids.to(device) + dataset.n_users).float(),
-    )
+def _checked(model: tuple[Tensor, Tensor], dataset: Dataset) -> tuple[Tensor, Tensor]:
+    left, right = model
+    for rows, count, what in ((left, dataset.n_users, "user"), (right, dataset.n_items, "item")):
+        if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:
+            raise UserError(f"{what} rows are {rows.dtype} {tuple(rows.shape)}; expected float32 [{count}, d]")
+    if left.shape[1] != right.shape[1]:
+        raise UserError(f"user rows are {tuple(left.shape)} but item rows are {tuple(right.shape)}")
+    return left.detach().cpu(), right.detach().cpu().contiguous()
 
 
-def _provider(rows: Rows, count: int, what: str) -> Callable[[Tensor], Tensor]:
-    if not isinstance(rows, Tensor):
-        return rows
-    if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:
-        raise UserError(f"{what} rows are {rows.dtype} {tuple(rows.shape)}; expected float32 [{count}, d]")
-    return lambda ids: rows[ids]
-
-
-def _item_blocks(item_rows: Callable[[Tensor], Tensor], n_items: int) -> Callable[[], Any]:
-    """A function that yields (first id, dense rows) over all items; rows are kept if they fit in one block."""
-    dim = item_rows(torch.zeros(1, dtype=torch.int64)).shape[1]
-    size = max(1, TILE_BYTES // (4 * max(1, dim)))
-    if size >= n_items:
-        whole = item_rows(torch.arange(n_items))
-        return lambda: [(0, whole)]
-    return lambda: ((b, item_rows(torch.arange(b, min(b + size, n_items)))) for b in range(0, n_items, size))
+def _for_cpu(table: PackedTable) -> PackedTable:
+    """The table where `rank` has kernels for it: itself, or a copy on the CPU, as packed as it is."""
+    if table.backend in ("cpu", "reference"):
+        return table
+    tensors = (tensor.cpu() for tensor in table.state_dict().values())
+    return PackedTable(table.rows, table.dim, table.kind, *tensors, backend="cpu")

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsparse import _host
 from recsparse.errors import UserError
 
 METRICS = ("recall", "ndcg", "precision", "hit", "mrr")
@@ -36,54 +37,25 @@ class Metrics:
         return self.values[key]
 
 
-def hits(ranking: NDArray[np.int32], indptr: NDArray[np.int64], items: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which ranked items are test items.
-
-    Args:
-        ranking: int32 [users, K], best first, -1 where a row ends early.
-        indptr, items: CSR of the same users' test items, ascending in each row.
-
-    Returns:
-        bool [users, K].
-    """
-    if ranking.ndim != 2 or len(indptr) != len(ranking) + 1:
-        raise UserError(f"ranking has shape {ranking.shape}, expected [{len(indptr) - 1}, K] to match indptr")
-    span = 1 + max(int(ranking.max(initial=0)), int(items.max(initial=0)))
-    owners = np.repeat(np.arange(len(ranking), dtype=np.int64), np.diff(indptr))
-    keys = owners * span + items  # one ascending list over all users
-    wanted = np.arange(len(ranking), dtype=np.int64)[:, None] * span + ranking
-    place = np.searchsorted(keys, wanted)
-    found = np.append(keys, -1)[place] == wanted
-    return found & (ranking >= 0)
-
-
 def per_user(
     ranking: NDArray[np.int32], indptr: NDArray[np.int64], items: NDArray[np.int32], ks: Sequence[int] = (20,)
 ) -> dict[str, NDArray[np.float64]]:
     """Every metric of every user, float64 [users] by `name@K`; 0 for users without test items.
 
+    Args:
+        ranking: int32 [users, width], best first, -1 where a row ends early.
+        indptr, items: CSR of the same users' test items, ascending in each row.
+        ks: cut-offs K.
+
     Raises:
-        UserError: a K below 1 or above the width of `ranking`.
+        UserError: a K below 1 or above the width of `ranking`, or an `indptr` that does not fit it.
     """
+    if ranking.ndim != 2 or len(indptr) != len(ranking) + 1:
+        raise UserError(f"ranking has shape {ranking.shape}, expected [{len(indptr) - 1}, K] to match indptr")
     if any(k < 1 or k > ranking.shape[1] for k in ks):
         raise UserError(f"metrics at K = {list(ks)} need 1 <= K <= {ranking.shape[1]}, the width of the ranking")
-    hit = hits(ranking, indptr, items)
-    relevant = np.diff(indptr)
-    discount = 1.0 / np.log2(np.arange(2, ranking.shape[1] + 2))
-    ideal = np.concatenate([np.zeros(1), np.cumsum(discount)])
-    out = {}
-    for k in ks:
-        top = hit[:, :k]
-        count = top.sum(axis=1)
-        first = np.where(count > 0, top.argmax(axis=1) + 1, 1)
-        out[f"recall@{k}"] = count / np.maximum(relevant, 1)
-        out[f"ndcg@{k}"] = (top * discount[:k]).sum(axis=1) / np.maximum(
-            ideal[np.minimum(relevant, k)], discount[k - 1]
-        )
-        out[f"precision@{k}"] = count / k
-        out[f"hit@{k}"] = (count > 0).astype(np.float64)
-        out[f"mrr@{k}"] = (count > 0) / first
-    return out
+    table = _host.ranking_metrics(ranking, indptr, items, np.array(ks, np.int64))
+    return {f"{name}@{k}": table[:, c, m] for c, k in enumerate(ks) for m, name in enumerate(METRICS)}
 
 
 def ranking_metrics(

@@ -28,9 +28,9 @@ EMULATOR = ROOT / "tests" / "cuda_emulator"
 BASE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wall", "-Wextra", "-fvisibility=hidden"]
 BASE_FLAGS += ["-ffp-contract=off", "-fno-math-errno"]
 _AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mpopcnt", "-mf16c"]
-_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", "-mavx512vpopcntdq", "-mprfchw"]
+_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi2", "-mavx512vpopcntdq", "-mavx512vnni"]
 # The intrinsics headers of g++ 12 leave operands undefined on purpose and its warning takes them for mistakes.
-_AVX512 += [*_AVX2[1:], "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+_AVX512 += [*_AVX2[1:], "-mprfchw", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 ISA_FLAGS = {"_avx2": _AVX2, "_avx512": _AVX512}
 
 # -fmad=false: as -ffp-contract=off above.

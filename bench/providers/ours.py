@@ -14,6 +14,7 @@ from ..ops.bpr_step import CHUNK, L2, BprProblem
 from ..ops.lookup import LookupProblem
 from ..ops.pack import PackProblem
 from ..ops.prune_regrow import DenseTable, PruneProblem
+from ..ops.rank import K, RankProblem
 from ..ops.sample import SampleProblem
 from ..ops.select import SelectProblem
 from ..registry import OURS, Traffic, Trial, provider
@@ -119,6 +120,34 @@ def sample(problem: SampleProblem) -> Trial:
 
     held = memory.nbytes(problem.indptr, problem.items, users)
     return Trial(run, run, Traffic(), held, batch, note="every negative true, no rejection")
+
+
+def _rank(problem: RankProblem, screen: str) -> Trial:
+    batch, packed = problem.case.batch, problem.case.kind != "full" or problem.case.dtype != "float32"
+    nothing = torch.zeros(batch + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
+    ids = torch.arange(batch)
+
+    def run(number: int) -> Tensor:
+        if packed:
+            lists = ops.rank_packed(problem.table, ids, *nothing, K, item_offset=batch, screen=screen)
+        else:
+            lists = ops.rank(problem.users, problem.items, *nothing, K, screen=screen)
+        return lists[0]
+
+    held = problem.table.nbytes()["total"] if packed else memory.nbytes(problem.joint)
+    note = "from the packed table" if packed else ""
+    return Trial(run, run, Traffic(), held, batch, note=note, dtype=problem.case.dtype)
+
+
+@provider("rank", OURS)
+def rank(problem: RankProblem) -> Trial:
+    """As evaluation calls it: int8 screening where the CPU can, exact lists."""
+    return _rank(problem, "auto")
+
+
+@provider("rank", f"{OURS}[float32]")
+def rank_float32(problem: RankProblem) -> Trial:
+    return _rank(problem, "float32")
 
 
 @provider("pack", OURS)

@@ -21,7 +21,8 @@ static bool has_avx2() {
 static bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vpopcntdq");
+         __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vpopcntdq") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #else
 static bool has_avx2() { return false; }
@@ -37,7 +38,7 @@ struct Level {
 
 // Best first.
 static const Level kLevels[] = {
-    {CpuIsa::avx512, "avx512", "AVX-512 F+BW+DQ+VL+VBMI2+VPOPCNTDQ", has_avx512},
+    {CpuIsa::avx512, "avx512", "AVX-512 F+BW+DQ+VL+VBMI2+VPOPCNTDQ+VNNI", has_avx512},
     {CpuIsa::avx2, "avx2", "AVX2+FMA+BMI2+F16C+POPCNT", has_avx2},
     {CpuIsa::portable, "portable", "nothing", [] { return true; }},
 };

@@ -1,5 +1,5 @@
-// Sixteen floats in one AVX-512 register, stored as floats or in sixteen bits. Level: F + BW + DQ + VL + VBMI2 + VPOPCNTDQ, with BMI2, FMA and POPCNT: Ice Lake,
-// Zen 4 and later.
+// Sixteen floats in one AVX-512 register, stored as floats or in sixteen bits. Level: F + BW + DQ + VL + VBMI2 + VPOPCNTDQ + VNNI, with BMI2, FMA and POPCNT: Ice
+// Lake, Zen 4 and later.
 #pragma once
 
 #include <immintrin.h>

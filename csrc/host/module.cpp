@@ -8,8 +8,8 @@
 #include "core/philox.h"
 #include "host/graph.h"
 #include "host/interactions.h"
+#include "host/metrics.h"
 #include "host/synthetic.h"
-#include "host/topk.h"
 
 namespace py = pybind11;
 
@@ -97,32 +97,19 @@ void py_check_csr(const Array<int64_t>& indptr, const Array<int32_t>& items, int
   check_csr(indptr.data(), rows, items.data(), items.size(), n_items);
 }
 
-py::tuple py_topk_rows(const Array<float>& scores, const Array<int64_t>& seen_indptr, const Array<int32_t>& seen_items,
-                       int k, int threads) {
-  require(scores.ndim() == 2, "scores must be a two-dimensional float32 array");
-  require(scores.shape(1) <= std::numeric_limits<int32_t>::max(), "scores must have fewer than 2^31 columns");
-  require(k >= 1, "k must be at least 1");
-  require(require_csr(seen_indptr, seen_items) == scores.shape(0),
-          "seen_indptr must have one entry more than scores has rows");
-  const py::array_t<int32_t> items({scores.shape(0), static_cast<py::ssize_t>(k)});
-  const py::array_t<float> best({scores.shape(0), static_cast<py::ssize_t>(k)});
-  const TopkArgs args{scores.data(),
-                      scores.shape(0),
-                      scores.shape(1),
-                      scores.shape(1),
-                      seen_indptr.data(),
-                      seen_items.data(),
-                      k,
-                      threads,
-                      const_cast<int32_t*>(items.data()),
-                      const_cast<float*>(best.data())};
-  int64_t nan_row;
-  {
-    const py::gil_scoped_release unlocked;
-    nan_row = topk_rows(args);
+py::array_t<double> py_metrics(const Array<int32_t>& ranking, const Array<int64_t>& indptr, const Array<int32_t>& items,
+                               const Array<int64_t>& ks) {
+  require(ranking.ndim() == 2, "ranking must be a two-dimensional int32 array");
+  require(require_csr(indptr, items) == ranking.shape(0), "indptr must have one entry more than ranking has rows");
+  for (py::ssize_t c = 0; c < ks.size(); ++c) {
+    require(ks.at(c) >= 1 && ks.at(c) <= ranking.shape(1), "ks must lie in 1 .. the width of ranking");
   }
-  if (nan_row >= 0) throw py::value_error("scores hold a NaN, first in row " + std::to_string(nan_row));
-  return py::make_tuple(items, best);
+  const py::array_t<double> out({ranking.shape(0), ks.size(), static_cast<py::ssize_t>(kMetrics)});
+  const MetricsArgs args{ranking.data(), ranking.shape(0), ranking.shape(1), indptr.data(),
+                         items.data(),   ks.data(),        ks.size(),        const_cast<double*>(out.data())};
+  const py::gil_scoped_release unlocked;
+  ranking_metrics(args);
+  return out;
 }
 
 py::tuple py_materialise(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree, uint64_t seed,
@@ -173,7 +160,7 @@ py::tuple py_philox(uint64_t seed, uint64_t counter, uint32_t counter2, uint32_t
 
 PYBIND11_MODULE(_host, m) {
   using namespace recsparse::host;
-  m.doc() = "Data preparation and ranking over numpy arrays.";
+  m.doc() = "Data preparation and metrics over numpy arrays.";
   py::register_exception<DataError>(m, "DataError", PyExc_ValueError);
   m.def("parse_text", &py_parse_text, py::arg("path"),
         "Parse `user item item ...` lines -> (line_users int32, line_ends int64, items int32, max_user, max_item).");
@@ -187,16 +174,14 @@ PYBIND11_MODULE(_host, m) {
         py::arg("indptr_b").noconvert(), py::arg("items_b").noconvert(), "Number of pairs in both CSR matrices.");
   m.def("check_csr", &py_check_csr, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("n_items"),
         "Raise DataError unless the arrays are CSR with ascending unique items in [0, n_items).");
-  m.def("topk_rows", &py_topk_rows, py::arg("scores").noconvert(), py::arg("seen_indptr").noconvert(),
-        py::arg("seen_items").noconvert(), py::arg("k"), py::arg("threads") = 0,
-        "Exact top-k of each row without its seen items -> (items int32 [rows, k], scores float32 [rows, k]); equal "
-        "scores rank by\n"
-        "lower item id, short rows are padded with -1 and -inf. Same result for any `threads`. ValueError on NaN.");
   m.def(
       "build_graph", &py_build_graph, py::arg("indptr").noconvert(), py::arg("items").noconvert(), py::arg("n_items"),
       py::arg("wide"),
       "The symmetric graph of users and items -> (offsets int64, neighbours, node, slot, scale float32, chunks int64), "
       "see core/graph.h;\nneighbours, node and slot are int64 if `wide`, else int32.");
+  m.def("ranking_metrics", &py_metrics, py::arg("ranking").noconvert(), py::arg("indptr").noconvert(),
+        py::arg("items").noconvert(), py::arg("ks").noconvert(),
+        "Metrics of every user, float64 [users, len(ks), 5]: recall, ndcg, precision, hit, mrr.");
   m.def("materialise_synthetic", &py_materialise, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
         py::arg("max_degree"), py::arg("seed"), py::arg("pairs"),
         "The generated stream as (indptr, items): exactly `pairs` unique pairs, every item at least once.");

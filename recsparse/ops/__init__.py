@@ -12,6 +12,7 @@ from recsparse.ops.lookup_bag import lookup_bag
 from recsparse.ops.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 from recsparse.ops.pack import pack, unpack
 from recsparse.ops.prune_regrow import prune_regrow_
+from recsparse.ops.rank import rank, rank_packed
 from recsparse.ops.sample import sample, sample_synthetic
 from recsparse.ops.select import Selection, select
 from recsparse.ops.spmm import spmm
@@ -31,6 +32,8 @@ __all__ = [
     "pack",
     "prune_regrow_",
     "raise_device_errors",
+    "rank",
+    "rank_packed",
     "rowwise_adagrad_",
     "sample",
     "sample_synthetic",

@@ -12,6 +12,7 @@ from recsparse.reference.lookup import lookup
 from recsparse.reference.lookup_bag import lookup_bag
 from recsparse.reference.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 from recsparse.reference.prune_regrow import prune_regrow_
+from recsparse.reference.rank import rank, rank_packed
 from recsparse.reference.rows import unpack
 from recsparse.reference.sample import sample, sample_synthetic
 from recsparse.reference.select import select
@@ -33,6 +34,8 @@ __all__ = [
     "misfit_row",
     "pack",
     "prune_regrow_",
+    "rank",
+    "rank_packed",
     "row_counts",
     "rowwise_adagrad_",
     "sample",

@@ -68,6 +68,10 @@ def results() -> dict[str, torch.Tensor]:
                     optimizer.update_packed(other.values.clone())
                     name = f"close {kind} {dim} {cls.name} {lazy}"
                     out |= {f"{name} values": other.values, f"{name} state": optimizer.state}
+            whole = PackedTable.from_dense(dense.mul(10).round(), mask, kind=kind)  # scores are exact
+            none = torch.zeros(USERS + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
+            lists = ops.rank_packed(whole, torch.arange(USERS), *none, 20, item_offset=USERS)
+            out |= {f"exact {kind} {dim} rank {name}": t for name, t in zip(("items", "scores"), lists, strict=True)}
             if kind in ("bits", "cols8"):
                 out |= {f"exact {kind} {dim} prune_regrow_ {name}": t for name, t in pruned(dense, mask, kind).items()}
     for size in (1_000, 300_001):  # counted outright; bracketed by a sample first

@@ -26,6 +26,7 @@ OPS = (
     "prune_regrow",
     "spmm",
     "lightgcn_step",
+    "rank",
 )
 
 
