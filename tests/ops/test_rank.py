@@ -83,6 +83,18 @@ def test_screens_agree_with_each_other_and_with_float64(spread: str, k: int, thr
     assert not bool((torch.gather(mask, 1, ours[0].clamp(min=0).long()) & filled).any())
 
 
+@pytest.mark.parametrize("screen", SCREENS)
+def test_lists_go_on_from_one_part_of_the_items_to_the_next(screen: str, threads: int) -> None:
+    """Rows so wide that the working memory holds a third of the items."""
+    rng = torch.Generator().manual_seed(5)
+    users = torch.randint(-1, 2, (9, 4096), generator=rng, dtype=torch.int8).float()
+    items = torch.randint(-1, 2, (9_000, 4096), generator=rng, dtype=torch.int8).float()
+    seen = random_seen(9, 9_000, rng)
+    for k in (20, 8_000):
+        expected = reference.rank(users, items, *seen, k)
+        assert same(rank(users, items, *seen, k, screen=screen), expected)
+
+
 def test_same_bits_for_any_number_of_threads() -> None:
     rng = torch.Generator().manual_seed(0)
     users, items = torch.randn(700, 40, generator=rng), torch.randn(3_000, 40, generator=rng)
