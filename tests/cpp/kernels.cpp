@@ -21,6 +21,7 @@
 #include "cpu/optimizer_step.h"
 #include "cpu/pack.h"
 #include "cpu/prune_regrow.h"
+#include "cpu/rank.h"
 #include "cpu/sample.h"
 #include "cpu/select.h"
 #include "cpu/spmm.h"
@@ -394,12 +395,51 @@ static void test_sample() {
   }
 }
 
+template <class T>
+static void test_rank(IndexKind kind, int dim, const char* type) {
+  constexpr int64_t kItems = kRows - kUsers, kLength = 20;
+  const Table<T> table(kind, dim);
+  const Array<int64_t> users = random_ids(kIds, kUsers);
+  Array<int64_t> indptr(kIds + 1);
+  for (int64_t u = 0; u < kIds; ++u) indptr[u + 1] = indptr[u] + u % 3;
+  Array<int32_t> seen(indptr[kIds]);
+  for (int64_t u = 0; u < kIds; ++u) {
+    for (int64_t i = indptr[u]; i < indptr[u + 1]; ++i) seen[i] = static_cast<int32_t>(u % 50 + 7 * (i - indptr[u]));
+  }
+  RankArgs args{};
+  args.items =
+      RankRows{kItems, nullptr, table.view(), table.values.data(), table.kType, table.capacity, nullptr, kUsers};
+  args.users = args.items;
+  args.users.count = kIds;
+  args.users.ids = users.data();
+  args.dim = dim;
+  args.seen_indptr = indptr.data();
+  args.seen_items = seen.data();
+  args.k = kLength;
+  const auto run = [&](RankScreen screen, int threads) {
+    std::pair<Array<int32_t>, Array<float>> out{kIds * kLength, kIds * kLength};
+    args.screen = screen;
+    args.out_items = out.first.data();
+    args.out_scores = out.second.data();
+    const RankFault fault = rank(args, threads);
+    check(fault.user < 0 && fault.item < 0, "rank found a fault", kind, dim, type);
+    return out;
+  };
+  const auto first = run(RankScreen::float32, 1);
+  for (const auto& other :
+       {run(RankScreen::float32, kThreads), run(RankScreen::automatic, 1), run(RankScreen::automatic, kThreads)}) {
+    check(other.first.same(first.first) && other.second.same(first.second), "rank", kind, dim, type);
+  }
+}
+
 int main() {
   for (IndexKind kind : {IndexKind::full, IndexKind::prefix, IndexKind::bits, IndexKind::cols8}) {
     for (int dim : {1, 7, 33, 64, 100, 128, 225, 256}) {
       test_table<float>(kind, dim, "float");
       test_table<Half>(kind, dim, "half");
       test_table<BFloat16>(kind, dim, "bfloat16");
+      test_rank<float>(kind, dim, "float");
+      test_rank<Half>(kind, dim, "half");
       test_optimizers<float>(kind, dim, "float");
       test_optimizers<Half>(kind, dim, "half");
     }
