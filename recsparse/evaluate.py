@@ -153,5 +153,5 @@ def _for_cpu(table: PackedTable) -> PackedTable:
     """The table where `rank` has kernels for it: itself, or a copy on the CPU, as packed as it is."""
     if table.backend in ("cpu", "reference"):
         return table
-    tensors = (tensor.cpu() for tensor in table.state_dict().values())
-    return PackedTable(table.rows, table.dim, table.kind, *tensors, backend="cpu")
+    index, cols, values = (tensor.cpu() for tensor in table.state_dict().values())
+    return PackedTable(table.rows, table.dim, table.kind, index, cols, values, "cpu")

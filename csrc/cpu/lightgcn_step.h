@@ -13,10 +13,10 @@
 
 #include "core/graph.h"
 #include "core/half.h"
+#include "core/optimizer.h"
 #include "core/rounding.h"
 #include "core/row_layout.h"
 #include "cpu/grow_candidates.h"
-#include "core/optimizer.h"
 #include "cpu/spmm.h"
 
 namespace recsparse {
