@@ -120,7 +120,13 @@ def test_a_commit_that_does_not_build_is_one_line(repository: Path, monkeypatch:
 
 def test_peers_are_listed_one_a_line_and_torch_is_held() -> None:
     listed = bench_peers.peers(bench_peers.PEERS.read_text())
-    assert {words[0].split("==")[0] for words in listed} == {"fbgemm-gpu-cpu", "numba", "scipy", "implicit"}
+    assert {words[0].split("==")[0] for words in listed} == {
+        "faiss-cpu",
+        "fbgemm-gpu-cpu",
+        "implicit",
+        "numba",
+        "scipy",
+    }
     assert all("--no-deps" in words for words in listed if words[0].startswith("fbgemm"))
     assert bench_peers.peers("# only a comment\n\n a --no-deps # why\n") == [["a", "--no-deps"]]
     assert [line.split("==")[0] for line in bench_peers.constraints().splitlines()] == ["torch", "numpy"]
