@@ -33,7 +33,11 @@ struct __attribute__((packed)) Record12 {
 };
 
 RS_INLINE RowRef<2> found(uint64_t start, uint64_t mask) {
-  return RowRef<2>{start, static_cast<uint32_t>(popcount64(mask)), {mask}};
+  RowRef<2> ref;
+  ref.start = start;
+  ref.count = static_cast<uint32_t>(popcount64(mask));
+  ref.mask[0] = mask;
+  return ref;
 }
 
 template <>

@@ -96,7 +96,7 @@ def test_steps(kind: str, make: type[SGD | RowWiseAdagrad], threads: int) -> Non
 
 def test_adam_whose_moments_are_far(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moment 2 * SHIFT is beyond 2^32."""
-    monkeypatch.setattr("recsparse.optim.state._zeros", lambda count: untouched(count, torch.float32))
+    monkeypatch.setattr("recsparse.optim.state._zeros", lambda count, device: untouched(count, torch.float32))
     near, far = twins("bits")
     triples = random_triples(200, USERS, ITEMS, seed=2)
     gradient = torch.randn(200, DIM, generator=torch.Generator().manual_seed(2))
