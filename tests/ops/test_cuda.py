@@ -45,6 +45,7 @@ LEFT_OUT = (
     "same_bits_for_any_thread",
     "bad_arguments",
     "mistakes_are_named",
+    "sort_keys_that_do_not_fit",
 )
 
 
