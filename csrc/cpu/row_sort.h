@@ -3,10 +3,9 @@
 
 #include <cstdint>
 
-namespace recsparse {
+#include "core/sampling.h"
 
-// Bits that hold any value in [0, n).
-static inline int bits_for(uint64_t n) { return n <= 1 ? 0 : 64 - __builtin_clzll(n - 1); }
+namespace recsparse {
 
 // Sorts keys by their bits [low, low + bits), least significant digit first, stable. `scratch` holds `count` words.
 // Returns whichever of the two arrays has the result.

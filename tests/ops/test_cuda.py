@@ -32,7 +32,7 @@ OPS = (
     "far_offsets",
 )
 # Not of the CUDA kernels: double precision; the order in which a hot row's gradients are summed; what only the host
-# could see in its arguments; the CPU's streaming stores, and other large cases; what does not depend on the kernels.
+# could see in its arguments; the CPU's streaming stores, and passes over gigabytes; what does not depend on the kernels.
 LEFT_OUT = (
     "opcheck",
     "gradcheck",
@@ -46,6 +46,10 @@ LEFT_OUT = (
     "bad_arguments",
     "mistakes_are_named",
     "sort_keys_that_do_not_fit",
+    "slot_keys",
+    "row_ids",
+    "whole_passes",
+    "far_values",
 )
 
 
