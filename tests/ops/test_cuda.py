@@ -32,7 +32,7 @@ OPS = (
     "far_offsets",
 )
 # Not of the CUDA kernels: double precision; the order in which a hot row's gradients are summed; what only the host
-# could see in its arguments; the CPU's streaming stores, and passes over gigabytes; what does not depend on the kernels.
+# could see in its arguments; the CPU's streaming stores; passes over gigabytes; what does not depend on the kernels.
 LEFT_OUT = (
     "opcheck",
     "gradcheck",
