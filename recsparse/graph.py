@@ -56,6 +56,11 @@ class Graph:
         arrays = _host.build_graph(train.indptr, train.items, n_items, wide)
         return cls(train.n_users, n_items, *(torch.from_numpy(array) for array in arrays))
 
+    def to(self, device: str | torch.device) -> Graph:
+        """The same graph on a device; itself where it lies there already."""
+        moved = tuple(tensor.to(device) for tensor in self.tensors)
+        return self if moved[0] is self.offsets else Graph(self.n_users, self.n_items, *moved)
+
     @property
     def nodes(self) -> int:
         return self.n_users + self.n_items

@@ -39,6 +39,17 @@ def test_a_machine_without_triton_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert {check.name: check for check in doctor.collect()}["backend triton"].value == "triton is not installed"
 
 
+def test_an_op_without_a_triton_kernel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from recsparse import triton_kernels
+
+    table = random_table("bits", 10, 8)
+    monkeypatch.setattr(table, "backend", "triton")
+    monkeypatch.delattr(triton_kernels, "lookup")
+    with pytest.raises(BackendError, match=r"^lookup: backend triton has no kernel for it; use backend cuda, or move"):
+        ops.lookup(table, torch.arange(3))
+
+
 def test_recsparse_does_not_import_triton() -> None:
     """Only a table with that backend does: triton is an optional package, and a slow import."""
     code = """if True:

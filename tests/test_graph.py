@@ -69,6 +69,14 @@ def test_long_rows_come_first_and_are_cut() -> None:
     assert int(graph.offsets[1]) == users
 
 
+def test_a_graph_moves_as_a_whole() -> None:
+    graph = Graph.from_interactions(Interactions(np.array([0, 1]), np.array([1], np.int32)), 2)
+    assert graph.to("cpu") is graph
+    moved = graph.to("meta")
+    assert all(tensor.is_meta for tensor in moved.tensors)
+    assert (moved.n_users, moved.n_items, moved.edges) == (1, 2, 1)
+
+
 def test_an_inconsistent_matrix_is_refused() -> None:
     with pytest.raises(_host.DataError):
         Graph.from_interactions(Interactions(np.array([0, 2]), np.array([1, 0], np.int32)), 2)

@@ -18,9 +18,9 @@ from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
 # An op has the name of its module, and hides it as an attribute of the package.
-bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, select = (
+bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, select, spmm = (
     importlib.import_module(f"recsparse.triton_kernels.{name}")
-    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "select")
+    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "select", "spmm")
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -33,6 +33,7 @@ if INTERPRETED:  # its time is that of programs, not of slots
     bpr_grow_scores.SCORE_SLOTS = bpr_step.SCORE_SLOTS
     for module in (init, lookup_bag, prune_regrow):
         module.SLOTS *= 2
+    spmm.ROWS *= 64
 
 
 def on_device(*tensors: Tensor) -> Any:

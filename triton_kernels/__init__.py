@@ -18,6 +18,7 @@ from recsparse.triton_kernels.pack import pack, unpack
 from recsparse.triton_kernels.prune_regrow import prune_regrow_
 from recsparse.triton_kernels.sample import sample
 from recsparse.triton_kernels.select import select
+from recsparse.triton_kernels.spmm import spmm
 
 __all__ = [
     "adagrad_",
@@ -41,5 +42,6 @@ __all__ = [
     "sample",
     "select",
     "sgd_",
+    "spmm",
     "unpack",
 ]

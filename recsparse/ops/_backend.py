@@ -7,6 +7,20 @@ from typing import Any
 import torch
 
 from recsparse import reference
+from recsparse.errors import BackendError
+
+
+class _Triton:
+    """The ops of `recsparse.triton_kernels`, imported here: it needs triton, which `resolve_backend` has looked for."""
+
+    def __getattr__(self, op: str) -> Any:
+        from recsparse import triton_kernels  # type: ignore[attr-defined]
+
+        if not hasattr(triton_kernels, op):
+            raise BackendError(
+                f"{op}: backend triton has no kernel for it; use backend cuda, or cpu with tensors there"
+            )
+        return getattr(triton_kernels, op)
 
 
 def implementation(backend: str) -> Any:
@@ -17,8 +31,5 @@ def implementation(backend: str) -> Any:
     if backend == "reference":
         return reference
     if backend == "triton":
-        # Needs triton, which `resolve_backend` has looked for.
-        from recsparse import triton_kernels  # type: ignore[attr-defined]
-
-        return triton_kernels
+        return _Triton()
     return torch.ops.recsparse

@@ -43,7 +43,7 @@ def registered() -> set[str]:
 
 
 # Ops of the CPU alone: generated interactions, LightGCN, ranking.
-CPU_ONLY = {"lightgcn_grow_scores", "lightgcn_step_", "rank", "rank_packed", "sample_synthetic", "spmm"}
+CPU_ONLY = {"lightgcn_grow_scores", "lightgcn_step_", "rank", "rank_packed", "sample_synthetic"}
 
 IN_GRAPHS = sorted(registered() - OUTSIDE_GRAPHS)
 
