@@ -17,9 +17,7 @@ class _Triton:
         from recsparse import triton_kernels  # type: ignore[attr-defined]
 
         if not hasattr(triton_kernels, op):
-            raise BackendError(
-                f"{op}: backend triton has no kernel for it; use backend cuda, or cpu with tensors there"
-            )
+            raise BackendError(f"{op}: backend triton has no kernel for it; use backend cuda, or move it to a CPU")
         return getattr(triton_kernels, op)
 
 
