@@ -1,6 +1,6 @@
 # Every target sets up what it needs: .venv, torch, the package and its native libraries (scripts/bootstrap.sh).
 # PYTHON=python3.12 make run    chooses the interpreter
-# PYTEST_ARGS="-k lookup"       is passed on to pytest by `make test`
+# PYTEST_ARGS="-k lookup"       is passed on to pytest by `make test`, which starts a process for each processor
 
 BIN := .venv/bin
 # Tools run as modules: they may come from the packages of the interpreter behind .venv, which has its own bin folder.
@@ -15,7 +15,7 @@ run:
 
 test:
 	@scripts/bootstrap.sh plot test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 build:
 	@scripts/bootstrap.sh

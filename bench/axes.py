@@ -108,9 +108,9 @@ def _flags(op: Op) -> str:
     return ", ".join("--cold|--warm" if name == "cold" else f"--{name}" for name in op.shown)
 
 
-def cases(op: Op, quick: bool, chosen: dict[str, list[Any]]) -> list[Case]:
-    """The cases of an op with the chosen axes put in."""
-    found = op.cases(quick)
+def cases(op: Op, quick: bool, chosen: dict[str, list[Any]], device: str = "cpu") -> list[Case]:
+    """The cases of an op on a device with the chosen axes put in."""
+    found = override(op.cases(quick, device), device=[device])
     if "density" in chosen and "kind" not in chosen:
         # The default case of a full table becomes one of the usual kind where weights are missing.
         sparse = [value for value in chosen["density"] if value < 1]

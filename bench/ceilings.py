@@ -13,7 +13,7 @@ from recsparse import _native
 from . import machine, memory
 from .registry import Traffic
 from .rows import CEILING, result_row
-from .timing import percentiles
+from .timing import WATCHES, percentiles
 
 LINES = (64, 128, 256)
 _MIN_SIZE = 1 << 20
@@ -24,14 +24,12 @@ _REPEATS = 5
 _MIN_SECONDS = 0.02
 
 
-def _times(call: Callable[[int], object]) -> list[float]:
+def _times(call: Callable[[int], object], device: str) -> list[float]:
     """Microseconds of at least ``_REPEATS`` calls; a short one is repeated for longer, to get past waking threads."""
     times: list[float] = []
     begin = time.perf_counter()
     while len(times) < _REPEATS or time.perf_counter() - begin < _MIN_SECONDS:
-        start = time.perf_counter_ns()
-        call(len(times))
-        times.append((time.perf_counter_ns() - start) / 1e3)
+        times.append(WATCHES[device](lambda: call(len(times))))
     return times
 
 
@@ -40,52 +38,77 @@ class Ceilings:
 
     They are measured on arrays of about the size that a provider works on (powers of two), so that a small table is
     compared with what the caches give and a large one with memory, for which one size stands: 1 GiB, or eight times the
-    last-level cache. All are those of ``threads`` threads: one object for one number of threads, which the caller has
-    set in torch. Needs the native library.
+    last-level cache. On the CPU all are those of ``threads`` threads: one object for one number of threads, which the
+    caller has set in torch. On a GPU a gather also writes the rows one after the other, for it cannot keep them, and
+    these bytes count. Needs the native library.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         _native.load()
+        self.device = device
         self.threads = torch.get_num_threads()
+        self._cache = machine.last_level_cache(device)
         self._copy: dict[int, list[float]] = {}
         self._read: dict[int, list[float]] = {}
         self._gather: dict[tuple[int, int], list[float]] = {}
 
     def _streams(self, size: int) -> None:
         if size not in self._copy:
-            source = memory.empty(size // 2, dtype=torch.uint8).fill_(1)
-            target = memory.empty(size // 2, dtype=torch.uint8).fill_(0)
-            self._copy[size] = _times(lambda _: torch.ops.recsparse.ceiling_copy_(target, source))
-            self._read[size] = _times(lambda _: torch.ops.recsparse.ceiling_read(source))
+            ops = torch.ops.recsparse
+            with torch.device(self.device):
+                source = memory.empty(size // 2, dtype=torch.uint8).fill_(1)
+                target = memory.empty(size // 2, dtype=torch.uint8).fill_(0)
+            copy = ops.ceiling_copy_ if self.device == "cpu" else ops.probe_copy_
+            self._copy[size] = _times(lambda _: copy(target, source), self.device)
+            if self.device == "cpu":
+                self._read[size] = _times(lambda _: ops.ceiling_read(source), self.device)
 
-    @staticmethod
-    def _size(nbytes: int) -> int:
-        memory_size = max(_MEMORY, 1 << (8 * machine.last_level_cache() - 1).bit_length())
+    def _size(self, nbytes: int) -> int:
+        memory_size = max(_MEMORY, 1 << (8 * self._cache - 1).bit_length())
         size = max(_MIN_SIZE, 1 << (max(1, nbytes) - 1).bit_length())
-        return size if size <= 4 * machine.last_level_cache() else memory_size
+        return size if size <= 4 * self._cache else memory_size
 
     def stream(self, nbytes: int) -> float:
         """The faster of copying (bytes read plus bytes written) and reading arrays of about ``nbytes``."""
         size = self._size(nbytes)
         self._streams(size)
-        return max(size / min(self._copy[size]), size / 2 / min(self._read[size])) / 1e3
+        best = size / min(self._copy[size])
+        if size in self._read:
+            best = max(best, size / 2 / min(self._read[size]))
+        return best / 1e3
 
     def gather(self, table_bytes: int, line: int) -> float:
         """Reading random aligned lines of ``line`` bytes (64, 128 or 256) from an array of ``table_bytes``."""
         size = self._size(table_bytes)
         if (size, line) not in self._gather:
-            table = memory.empty(size, dtype=torch.uint8).fill_(1)
-            source = torch.Generator().manual_seed(0)
-            # Together the id sets reach twice the last-level cache, so that a large array is never read from there.
-            sets = max(_REPEATS, 2 * machine.last_level_cache() // (_GATHERS * line) + 1)
-            ids = [torch.randint(size // line, (_GATHERS,), generator=source) for _ in range(sets)]
-            gather = torch.ops.recsparse.ceiling_gather
-            tried = [
-                _times(lambda repeat, ahead=ahead: gather(table, ids[repeat % sets], line, ahead))  # type: ignore[misc]
-                for ahead in _AHEAD
-            ]
-            self._gather[size, line] = min(tried, key=min)
-        return _GATHERS * line / min(self._gather[size, line]) / 1e3
+            with torch.device(self.device):
+                table = memory.empty(size, dtype=torch.uint8).fill_(1)
+                source = torch.Generator(self.device).manual_seed(0)
+                # Together the id sets reach twice the last-level cache, so that a large array is never read from there.
+                sets = max(_REPEATS, 2 * self._cache // (self._gathers * line) + 1)
+                ids = [torch.randint(size // line, (self._gathers,), generator=source) for _ in range(sets)]
+            self._gather[size, line] = self._gather_times(table, ids, line)
+        return self._gathered(line) / min(self._gather[size, line]) / 1e3
+
+    @property
+    def _gathers(self) -> int:
+        """Rows of a call: enough for a GPU to forget the launch."""
+        return _GATHERS if self.device == "cpu" else 16 * _GATHERS
+
+    def _gathered(self, line: int) -> int:
+        """Bytes that a call moves: on a GPU ids read and rows written too."""
+        return self._gathers * (line if self.device == "cpu" else 2 * line + 8)
+
+    def _gather_times(self, table: torch.Tensor, ids: list[torch.Tensor], line: int) -> list[float]:
+        ops = torch.ops.recsparse
+        if self.device != "cpu":
+            rows = table.view(-1, line)
+            return _times(lambda repeat: ops.probe_gather(rows, ids[repeat % len(ids)]), self.device)
+        tried = [
+            _times(lambda repeat, ahead=ahead: ops.ceiling_gather(table, ids[repeat % len(ids)], line, ahead), "cpu")  # type: ignore[misc]
+            for ahead in _AHEAD
+        ]
+        return min(tried, key=min)
 
     def microseconds(self, traffic: Traffic) -> float:
         """The least time that the traffic takes: that of its gathers, or of all its bytes at the speed of a stream if
@@ -98,26 +121,29 @@ class Ceilings:
     def rows(self, quick: bool = False) -> list[dict[str, Any]]:
         """Result rows of op ``ceiling``: copy, read and gathers of 64, 128 and 256 bytes, from memory and from the
         last-level cache. ``quick`` leaves memory out: its arrays take seconds to fill."""
-        cache = machine.last_level_cache()
+        cache = self._cache
         sizes = [("cache", 1 << ((cache // 2).bit_length() - 1))]
         if not quick:
             sizes.insert(0, ("memory", self._size(8 * cache)))
         rows = []
         for level, size in sizes:
             self.stream(size)
-            measured = {"copy": (size, self._copy[size]), "read": (size // 2, self._read[size])}
+            measured = {"copy": (size, self._copy[size])}
+            if size in self._read:
+                measured["read"] = size // 2, self._read[size]
             for line in LINES:
                 self.gather(size, line)
-                measured[f"gather {line} B"] = (_GATHERS * line, self._gather[size, line])
+                measured[f"gather {line} B"] = self._gathered(line), self._gather[size, line]
             rows += [self._row(name, level, size, *each) for name, each in measured.items()]
         return rows
 
     def _row(self, name: str, level: str, size: int, moved: int, times: list[float]) -> dict[str, Any]:
         low, middle, high = percentiles(times)
         shown = f"{level}, arrays of {size >> 20} MiB"
-        row = result_row(CEILING, {"bytes": size, "level": level}, shown, "bytes", name, self.threads)
+        case = {"bytes": size, "level": level, "device": self.device}
+        row = result_row(CEILING, case, shown, "bytes", name, self.threads)
         return row | {
-            "backend": "cpu",
+            "backend": self.device,
             "p20_us": low,
             "p50_us": middle,
             "p80_us": high,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from recsparse import arguments
+from recsparse.backend import resolve_backend
 from recsparse.cli import Parser
 from recsparse.config import MAX_THREADS
 from recsparse.errors import UserError
@@ -90,6 +91,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"timing of a case, all providers (default: {TIMING_S:g} s shared by all cases, at most 40 each)",
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all tensors lie (default: cpu)")
     parser.add_argument("--quick", action="store_true", help="tiny cases and few rounds: a smoke test, no measurement")
     axes.add(parser)
 
@@ -111,10 +113,13 @@ def plan(options: argparse.Namespace) -> Plan:
     ops = [get_op(name) for name in dict.fromkeys(options.op.split(",") if options.op else OP_NAMES)]
     chosen = axes.given(options)
     axes.check(ops, chosen)
-    found = [(op, providers_of(op.name, names), axes.cases(op, options.quick, chosen)) for op in ops]
-    if names is not None and options.op is None:
+    device = options.device
+    found = [(op, providers_of(op.name, names, device), axes.cases(op, options.quick, chosen, device)) for op in ops]
+    if options.op is None:
         found = [part for part in found if part[1]]
     for op, providers, _ in found:
+        if not providers_of(op.name, device=device):
+            raise UserError(f"--device {device}: nothing computes {op.name} there; choose other ops with --op")
         if not providers:
             raise UserError(f"--provider: none of {options.provider} computes {op.name}; see `bench run --help`")
     return found
@@ -134,6 +139,8 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"--json: {options.json} is a folder; give a file")
     if options.json is not None and not options.json.resolve().parent.is_dir():
         raise UserError(f"--json: {options.json.parent} is not a folder; create it first")
+    if options.device != "cpu":
+        resolve_backend("auto", options.device)  # raises, and says why
     chosen = plan(options)
     count = sum(len(cases) for _, _, cases in chosen)
     thread_counts: Sequence[int] = options.threads or [machine.cpus()]
@@ -150,12 +157,12 @@ def _run(options: argparse.Namespace) -> int:
     for threads in thread_counts:
         torch.set_num_threads(threads)
         settings = Options(threads=threads, rounds=QUICK.rounds if options.quick else Options.rounds, budget_s=budget)
-        ceilings = Ceilings()
+        ceilings = Ceilings(options.device)
         _show(ceilings.rows(options.quick), done)
         for op, providers, cases in chosen:
             _show(run_op(op, cases, providers, settings, _say, ceilings), done)
-    if options.json is not None:
-        rows.write(done, options.json)
+            if options.json is not None:
+                rows.write(done, options.json)  # what is stopped half-way leaves what it had
     return 1 if any(row["correct"] is False and is_ours(row["provider"]) for row in done) else 0
 
 

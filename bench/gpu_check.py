@@ -171,6 +171,29 @@ def last_json(log: Path) -> dict[str, Any]:
     return {}
 
 
+def bench_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table: all that were timed or wrong, with their speed relative to the best peer."""
+    best: dict[tuple[str, str], float] = {}
+    for row in rows:
+        if row["units_per_s"] and not row["provider"].startswith("recsparse"):
+            key = row["op"], row["shown"]
+            best[key] = max(best.get(key, 0.0), row["units_per_s"])
+    lines = []
+    for row in rows:
+        if row["op"] == "ceiling" or (not row["units_per_s"] and row["correct"] is not False):
+            continue
+        head = f"| {row['op']} | {row['shown']} | {row['provider']} "
+        if not row["units_per_s"]:
+            lines.append(f"{head}| {row['note']} | | |")
+            continue
+        share = "" if row["pct_ceiling"] is None else f"{row['pct_ceiling']:.0f} %"
+        peer = best.get((row["op"], row["shown"]))
+        ratio = "" if peer is None else f"{row['units_per_s'] / peer:.2f}x"
+        lines.append(f"{head}| {row['p50_us']:.1f} | {share} | {ratio} |")
+    title = "| op | case | provider | p50 us | of the ceiling | against the best peer |"
+    return ["", title, "|---|---|---|---:|---:|---:|", *lines] if lines else []
+
+
 def write_summary(out: Path) -> bool:
     """summary.json and summary.md from stages.tsv (name, status, seconds) and the logs; True if no stage failed."""
     stages = []
@@ -194,7 +217,10 @@ def write_summary(out: Path) -> bool:
         }
     except Exception as error:
         machine = {"error": str(error)}
-    (out / "summary.json").write_text(json.dumps({"machine": machine, "stages": stages}, indent=2) + "\n")
+    rows = [row for file in sorted(out.glob("bench-*.json")) for row in json.loads(file.read_text())]
+    (out / "summary.json").write_text(
+        json.dumps({"machine": machine, "stages": stages, "bench": rows}, indent=2) + "\n"
+    )
 
     text = ["# GPU check", "", f"{machine.get('gpu', 'unknown GPU')}, torch {machine.get('torch', '?')}", ""]
     text += ["| stage | status | seconds |", "|---|---|---|"]
@@ -204,6 +230,7 @@ def write_summary(out: Path) -> bool:
         if rates:
             text += ["", "| bandwidth, read + written | GB/s |", "|---|---|"]
             text += [f"| {name} | {rate / 1e9:.0f} |" for name, rate in rates.items()]
+    text += bench_table(rows)
     (out / "summary.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))
     return all(stage["status"] != "failed" for stage in stages)

@@ -24,7 +24,8 @@ FLOAT = 4
 
 
 def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    """Of torch's default device."""
+    return torch.Generator(device=torch.get_default_device()).manual_seed(seed)
 
 
 def masked_dense(case: Case, scale: float = 1.0, seed: int = 1) -> Tensor:
@@ -58,6 +59,11 @@ def pack_table(dense: Tensor, mask: Tensor, kind: str, dtype: torch.dtype = torc
     index, cols, values = (memory.copied(part) for part in ops.pack(dense.to(dtype), mask, kind, int(mask.sum())))
     rows, dim = dense.shape
     return PackedTable(rows, dim, kind, index, cols, values)
+
+
+def on_backend(table: PackedTable, backend: str) -> PackedTable:
+    """The same table, with the same tensors, served by another backend."""
+    return PackedTable(table.rows, table.dim, table.kind, table.index, table.cols, table.values, backend)
 
 
 def parse_ids(text: str) -> float | None:
@@ -96,7 +102,7 @@ def count_sets(case: Case, providers: int, set_bytes: int, touched_bytes: int) -
     (never fewer than 24), and enough that the bytes touched before a set returns exceed the last-level cache."""
     if not case.cold:
         return 4
-    wanted = max(24 * providers, 2 * last_level_cache() // max(1, touched_bytes))
+    wanted = max(24 * providers, 2 * last_level_cache(case.device) // max(1, touched_bytes))
     return max(24, min(wanted, SET_BYTES // max(1, set_bytes), MAX_SETS))
 
 

@@ -35,8 +35,10 @@ def cpus() -> int:
 
 
 @cache
-def last_level_cache() -> int:
-    """Bytes of the largest cache of CPU 0; 32 MiB where the system does not tell."""
+def last_level_cache(device: str = "cpu") -> int:
+    """Bytes of the largest cache of CPU 0, 32 MiB where the system does not tell; or of the L2 cache of the GPU."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties().L2_cache_size)
     sizes = []
     for index in range(8):
         text = _read(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size")
@@ -49,8 +51,10 @@ def describe() -> dict[str, Any]:
     """The machine, as a flat JSON object."""
     memory = (_read("/proc/meminfo") or "").split()
     huge = _read("/sys/kernel/mm/transparent_hugepage/enabled") or ""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_model(),
+        "gpu": gpu,
         "isa": torch.backends.cpu.get_cpu_capability(),
         "recsparse_isa": torch.ops.recsparse.cpu_isa(),
         "cpus": cpus(),

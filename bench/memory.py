@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recsparse import _native
+from recsparse.table import advise_huge_pages
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
@@ -37,7 +38,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         # Reused heap pages would keep the small size that they have.
         release()
     tensor = torch.empty(*shape, dtype=dtype)
-    torch.ops.recsparse.advise_huge_pages(tensor)
+    advise_huge_pages(tensor)
     return tensor
 
 
@@ -59,8 +60,10 @@ def keep_freed_memory() -> bool:
 
 
 def release() -> None:
-    """Collect garbage and give free heap pages back to the kernel."""
+    """Collect garbage and give free heap pages, and cached memory of a GPU, back."""
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     libc = _libc()
     if libc is not None and hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
@@ -77,8 +80,15 @@ def _status(field: str) -> int | None:
 
 
 def peak_growth(call: Callable[[], Any]) -> int | None:
-    """Bytes by which the peak resident set of the process rises during ``call()``; None where Linux does not tell."""
+    """Bytes by which the memory in use rises at its peak during ``call()``: of torch's default device if that is a GPU,
+    else of the process; None where Linux does not tell."""
     release()
+    if torch.get_default_device().type == "cuda":
+        held = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - held
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

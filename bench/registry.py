@@ -14,6 +14,7 @@ from recsparse.errors import UserError
 from recsparse.table import DTYPES
 
 OURS = "recsparse"
+CPU, CUDA, ANYWHERE = ("cpu",), ("cuda",), ("cpu", "cuda")
 _OP_MODULES = (
     "lookup",
     "lookup_bag",
@@ -66,6 +67,7 @@ class Case:
     kind: str = "bits"
     optimizer: str = "adam"
     graph: str = ""
+    device: str = "cpu"
 
     @property
     def value_type(self) -> torch.dtype:
@@ -136,6 +138,8 @@ class Provider:
     prepare: Callable[[Any], Trial]
     available: Callable[[], str | None]
     """Reason why the provider cannot run here, or None."""
+    devices: tuple[str, ...] = ("cpu",)
+    """Types of the devices that its tensors may lie on."""
 
 
 class Problem(Protocol):
@@ -155,7 +159,8 @@ class Op(Protocol):
     def shown(self) -> tuple[str, ...]:
         """Fields of the case that matter to the op: its axes on the command line. Others keep their defaults."""
 
-    def cases(self, quick: bool) -> list[Case]: ...
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        """The default cases, of the sizes that suit the device; `cases` of `axes` puts the device in."""
 
     def problem(self, case: Case, providers: int) -> Problem: ...
 
@@ -189,12 +194,16 @@ def needs(module: str) -> Callable[[], str | None]:
 
 
 def provider(
-    op: str, name: str, available: Callable[[], str | None] = always
+    op: str, name: str, available: Callable[[], str | None] = always, devices: tuple[str, ...] = CPU
 ) -> Callable[[Callable[[Any], Trial]], Callable[[Any], Trial]]:
-    """Register ``prepare(problem) -> Trial`` as provider ``name`` of ``op``; it may raise `Unsuited`."""
+    """Register ``prepare(problem) -> Trial`` as provider ``name`` of ``op``; it may raise `Unsuited`.
+
+    Problem, ``prepare`` and ``answer`` run with the case's device as torch's default, ``run`` does not: that would
+    cost each call of torch a microsecond.
+    """
 
     def register(prepare: Callable[[Any], Trial]) -> Callable[[Any], Trial]:
-        _providers.setdefault(op, {})[name] = Provider(op, name, prepare, available)
+        _providers.setdefault(op, {})[name] = Provider(op, name, prepare, available, devices)
         return prepare
 
     return register
@@ -215,10 +224,10 @@ def get_op(name: str) -> Op:
     return _ops[name]
 
 
-def providers_of(op: str, names: Sequence[str] | None = None) -> list[Provider]:
-    """Providers of an op, ours first; with ``names`` only those. Raises UserError for an unknown name."""
+def providers_of(op: str, names: Sequence[str] | None = None, device: str = "cpu") -> list[Provider]:
+    """Providers of an op on a device, ours first; with ``names`` only those. Raises UserError for an unknown name."""
     load()
-    known = _providers.get(op, {})
+    known = {name: each for name, each in _providers.get(op, {}).items() if device in each.devices}
     for name in names or ():
         if not any(name in table for table in _providers.values()):
             raise UserError(f"--provider: unknown provider {name!r} for op {op}; choose from {', '.join(known)}")

@@ -11,7 +11,7 @@ from . import machine, memory
 from .ceilings import Ceilings
 from .registry import Case, Op, Problem, Provider, Trial, Unsuited, is_ours
 from .rows import Row, result_row
-from .timing import interleave, percentiles
+from .timing import WATCHES, interleave, percentiles
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,6 @@ def run_op(
     """Result rows of all cases of one op; ``say`` gets one line of progress at a time."""
     torch.set_num_threads(options.threads)
     memory.keep_freed_memory()
-    ceilings = ceilings or Ceilings()
     rows: list[Row] = []
     for number, case in enumerate(cases, start=1):
         say(f"{op.name}: case {number} of {len(cases)}: {describe(op, case)}")
@@ -59,7 +58,7 @@ def resident(case: Case, n_sets: int, trial: Trial) -> str:
     """Where a provider finds its data: in ``memory``; in the last-level ``cache``, if all that the input sets touch
     fits in it, and then no roof of memory applies; or ``mixed``, if skewed ids find the popular rows in the cache."""
     touched = min(trial.held_bytes, n_sets * trial.traffic.total // trial.steps)
-    if touched <= machine.last_level_cache():
+    if touched <= machine.last_level_cache(case.device):
         return "cache"
     return "memory" if case.ids == "uniform" else "mixed"
 
@@ -72,18 +71,20 @@ def run_case(
     say: Callable[[str], None],
     ceilings: Ceilings | None = None,
 ) -> list[Row]:
-    problem = op.problem(case, len(providers))
-    entries = []
-    for provider in providers:
-        # Setting up numba, for one, sets the threads of torch's OpenMP runtime too.
-        torch.set_num_threads(options.threads)
-        entries.append(_prepare(op, problem, provider, options, say))
+    with torch.device(case.device):
+        problem = op.problem(case, len(providers))
+        entries = []
+        for provider in providers:
+            # Setting up numba, for one, sets the threads of torch's OpenMP runtime too.
+            torch.set_num_threads(options.threads)
+            entries.append(_prepare(op, problem, provider, options, say))
     torch.set_num_threads(options.threads)
     timed = [entry for entry in entries if entry.trial is not None]
     trials = [entry.trial for entry in timed if entry.trial is not None]
-    ceilings = ceilings or Ceilings()
+    ceilings = ceilings or Ceilings(case.device)
     roofs = [ceilings.microseconds(trial.traffic) for trial in trials]
-    samples = interleave(trials, n_sets=problem.n_sets, rounds=options.rounds, budget_s=options.budget_s)
+    watch = WATCHES[case.device]
+    samples = interleave(trials, n_sets=problem.n_sets, rounds=options.rounds, budget_s=options.budget_s, watch=watch)
     for entry, trial, roof_us, sample in zip(timed, trials, roofs, samples, strict=True):
         low, middle, high = (value / trial.steps for value in percentiles(sample.times))
         entry.row |= {

@@ -13,12 +13,36 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from .registry import Trial
 
 MIN_CALLS = 3
 LEAD_IN = 3  # calls of a turn that do not count
 BURST = 5  # calls of a turn that count
 LONG_CALL_S = 0.01  # calls that take longer need no lead-in: what others left behind is a fraction of a millisecond
+
+
+def host_us(call: Callable[[], object]) -> float:
+    """Microseconds of a call by the host's clock."""
+    start = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - start) / 1e3
+
+
+def device_us(call: Callable[[], object]) -> float:
+    """Microseconds between two events of the GPU's current stream around a call, which is over when this returns. The
+    stream is empty before, so what the host needs for the launches counts where it is longer than the kernels."""
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    call()
+    stop.record()
+    stop.synchronize()
+    return float(start.elapsed_time(stop)) * 1e3
+
+
+WATCHES = {"cpu": host_us, "cuda": device_us}
+"""How a call is timed, by type of device."""
 
 
 @dataclass
@@ -35,7 +59,7 @@ def interleave(
     n_sets: int,
     rounds: int,
     budget_s: float,
-    clock: Callable[[], int] = time.perf_counter_ns,
+    watch: Callable[[Callable[[], object]], float] = host_us,
 ) -> list[Samples]:
     """Time the trials in turns and return the samples of each, at most about ``rounds`` calls.
 
@@ -52,14 +76,11 @@ def interleave(
     def call(index: int) -> float:
         trial, number = trials[index], following[index] % n_sets
         following[index] += 1
-        begin = clock()
-        if trial.before is not None:
-            trial.before(number)
-        start = clock()
-        trial.run(number)
-        stop = clock()
-        spent[index] += (stop - begin) / 1e9
-        return (stop - start) / 1e3
+        before = trial.before
+        prepared = 0.0 if before is None else watch(lambda: before(number))
+        taken = watch(lambda: trial.run(number))
+        spent[index] += (prepared + taken) / 1e6
+        return taken
 
     def take_turn(index: int) -> None:
         if short[index]:

@@ -26,3 +26,13 @@ def philox(seed: int, counter: int, counter2: int, stream: int) -> tuple[int, in
 def materialise_synthetic(
     n_users: int, n_items: int, min_degree: int, max_degree: int, seed: int, pairs: int
 ) -> tuple[NDArray[int64], NDArray[int32]]: ...
+def streamed_rows(
+    n_users: int,
+    n_items: int,
+    min_degree: int,
+    max_degree: int,
+    seed: int,
+    users: NDArray[int64],
+    skip: int,
+    count: int,
+) -> tuple[NDArray[int64], NDArray[int32]]: ...

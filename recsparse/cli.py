@@ -134,6 +134,10 @@ def _bench(argv: list[str]) -> int:
         from recsparse.scale import main as scale
 
         return scale(argv[1:])
+    if argv[:1] == ["epoch"]:
+        from recsparse.bench.epoch import main as epoch
+
+        return epoch(argv[1:])
     from recsparse.bench.cli import main as bench
 
     return bench(argv)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from recsparse import config as configuration
 from recsparse import data, models, policies, report
 from recsparse.config import Config, DataConfig
-from recsparse.data import Dataset
+from recsparse.data import Dataset, StreamedDataset
 from recsparse.errors import UserError
 from recsparse.evaluate import evaluate
 from recsparse.runs import RunFolder, peak_rss_bytes
@@ -83,6 +83,8 @@ def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int
     if min(ks) < 1:
         raise UserError(f"--topk is {min(ks)}; it must be 1 or above")
     config = configuration.parse(configuration.build_parser("recsparse eval"), [f"--config={run.config_file}"])
+    if not config.train.checkpoint:
+        raise UserError(f"--run {run_path} kept no checkpoint (train.checkpoint: false); see its metrics.jsonl")
     table = load_table(run.checkpoint("best"))
     dataset = open_dataset(config.data)
     if table.rows != dataset.n_users + dataset.n_items:
@@ -119,7 +121,7 @@ def data_download(name: str, folder: str) -> int:
     return 0
 
 
-def open_dataset(options: DataConfig) -> Dataset:
+def open_dataset(options: DataConfig) -> Dataset | StreamedDataset:
     """The folder or the generated preset that `data.path` names.
 
     Raises:
@@ -128,6 +130,8 @@ def open_dataset(options: DataConfig) -> Dataset:
     if not options.path:
         raise UserError("data.path is empty; give a folder with train.txt and test.txt, or a preset such as demo")
     if options.path in data.PRESETS and not Path(options.path).is_dir():
+        if data.PRESETS[options.path].pairs is None:
+            return data.streamed(options.path, protocol=options.protocol, eval_users=options.eval_users)
         return data.generate(options.path, protocol=options.protocol)
     return data.load_folder(
         options.path, protocol=options.protocol, valid_fraction=options.valid_fraction, seed=options.split_seed

@@ -34,12 +34,14 @@ class DataConfig:
         protocol: valid = select on held-out train items, touch test once; paper = select on test, as papers' code did.
         valid_fraction: share of each user's train items held out under `valid` when the folder ships no valid.txt.
         split_seed: seed of that held-out split; independent of train.seed.
+        eval_users: users that an evaluation on a streamed preset ranks for; all users count on other data.
     """
 
     path: str = ""
     protocol: Literal["valid", "paper"] = "valid"
     valid_fraction: float = 0.1
     split_seed: int = 0
+    eval_users: int = 10_000
 
 
 @dataclass
@@ -142,6 +144,7 @@ class TrainConfig:
 
     Attributes:
         epochs: epochs of |train| triples each.
+        epoch_draws: triples of an epoch, if not |train|; 0 = |train|.
         batch_size: triples of a mini-batch.
         sampler: users = uniform user, then one of their items; interactions = shuffled train pairs.
         eval_every: epochs between two evaluations (a checkpoint follows each).
@@ -149,10 +152,13 @@ class TrainConfig:
         seed: seed of initial weights, masks and samples.
         threads: CPU threads; 0 = as many as there are cores. Results do not depend on it.
         check_invariants: verify after every chunk of steps that table and moments obey the budget (slow).
+        checkpoint: save the last and the best state. Without, nothing can be resumed, the test is of the last epoch's
+            table, and the run folder stays small.
         device: where table, optimiser state and interactions live and steps are taken: cpu or cuda.
     """
 
     epochs: int = 60
+    epoch_draws: int = 0
     batch_size: int = 2048
     sampler: Literal["users", "interactions"] = "users"
     eval_every: int = 5
@@ -160,6 +166,7 @@ class TrainConfig:
     seed: int = 0
     threads: int = 0
     check_invariants: bool = False
+    checkpoint: bool = True
     device: Literal["cpu", "cuda"] = "cpu"
 
 
@@ -260,6 +267,8 @@ def validate(config: Config) -> None:
         ("optim.eps", 0 < optim.eps < 1, "above 0, below 1"),
         ("optim.l2", 0 <= optim.l2 < 1e3, "0 or above"),
         ("train.epochs", train.epochs >= 1, "1 or above"),
+        ("train.epoch_draws", 0 <= train.epoch_draws < 1 << 40, "from 0 to 2^40 - 1"),
+        ("data.eval_users", config.data.eval_users >= 1, "1 or above"),
         ("train.batch_size", 1 <= train.batch_size <= 1 << 24, "from 1 to 16777216"),
         ("train.eval_every", train.eval_every >= 1, "1 or above"),
         ("train.patience", train.patience >= 0, "0 or above"),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsparse import ops
-from recsparse.data import Dataset, Interactions
+from recsparse.data import Dataset, Interactions, StreamedDataset
 from recsparse.errors import UserError
 from recsparse.metrics import Metrics, per_user, ranking_metrics
 from recsparse.table import PackedTable
@@ -21,13 +21,15 @@ Model: TypeAlias = "PackedTable | tuple[Tensor, Tensor]"
 
 def evaluate(
     model: Model,
-    dataset: Dataset,
+    dataset: Dataset | StreamedDataset,
     *,
     split: str = "valid",
     ks: Sequence[int] = (20,),
     exclude: Interactions | None = None,
 ) -> Metrics:
     """Rank all items for each user that has items in `split`, by dot product, and average the metrics.
+
+    Of a `StreamedDataset`, for a sample of users; every one of them still against the whole catalogue.
 
     Args:
         model: a joint `PackedTable` (users are rows 0 .. n_users - 1, item i is row n_users + i), or a pair
@@ -43,17 +45,16 @@ def evaluate(
     Raises:
         UserError: a row that holds NaN, no items in `split`, K out of range, or rows of a wrong shape.
     """
-    wanted = _wanted(dataset, split)
-    users = np.flatnonzero(wanted.degrees())
-    ranking = rank(model, dataset, users, max(ks), split=split, exclude=exclude)
-    target = wanted.rows(users)
-    metrics = ranking_metrics(ranking, target.indptr, target.items, ks)
+    target = dataset.target(split)
+    seen = target.seen if exclude is None else exclude.rows(target.users)
+    ranking = _rank(model, dataset, target.users, seen, max(ks))
+    metrics = ranking_metrics(ranking, target.wanted.indptr, target.wanted.items, ks)
     return Metrics(metrics.values, metrics.users, dataset.n_users - metrics.users)
 
 
 def rank(
     model: Model,
-    dataset: Dataset,
+    dataset: Dataset | StreamedDataset,
     users: NDArray[np.int64],
     k: int,
     *,
@@ -65,9 +66,14 @@ def rank(
     Equal scores rank by lower item id. Working memory is that of `recsparse.ops.rank`. Arguments and errors as
     `evaluate`.
     """
+    return _rank(model, dataset, users, dataset.seen(users, split) if exclude is None else exclude.rows(users), k)
+
+
+def _rank(
+    model: Model, dataset: Dataset | StreamedDataset, users: NDArray[np.int64], own: Interactions, k: int
+) -> NDArray[np.int32]:
     if not 1 <= k <= dataset.n_items:
         raise UserError(f"K is {k}; expected 1 .. {dataset.n_items}, the number of items")
-    own = (_excluded(dataset, split) if exclude is None else exclude).rows(users)
     seen = (torch.from_numpy(own.indptr), torch.from_numpy(own.items))
     ids = torch.from_numpy(users)
     try:
@@ -107,9 +113,9 @@ def by_popularity(
     """
     if buckets < 1:
         raise UserError(f"buckets is {buckets}; expected at least 1")
-    wanted = _wanted(dataset, split)
-    users = np.flatnonzero(wanted.degrees())
-    ranking = rank(model, dataset, users, k, split=split)
+    target = dataset.target(split)
+    wanted = target.wanted
+    ranking = _rank(model, dataset, target.users, target.seen, k)
     order = np.argsort(-dataset.popularity, kind="stable")
     share = np.cumsum(dataset.popularity[order]) - dataset.popularity[order]
     bucket = np.empty(dataset.n_items, np.int64)
@@ -118,7 +124,7 @@ def by_popularity(
     for b in range(buckets):
         pairs = bucket[wanted.items] == b
         owners = np.repeat(np.arange(wanted.n_users), wanted.degrees())[pairs]
-        indptr = np.searchsorted(owners, np.append(users, wanted.n_users))
+        indptr = np.searchsorted(owners, np.arange(wanted.n_users + 1))
         part = per_user(ranking, indptr, wanted.items[pairs], (k,))[f"recall@{k}"]
         found = float((part * np.diff(indptr)).sum())
         total = int(pairs.sum())
@@ -126,20 +132,7 @@ def by_popularity(
     return out
 
 
-def _wanted(dataset: Dataset, split: str) -> Interactions:
-    if split not in ("valid", "test"):
-        raise UserError(f"unknown split {split!r}; expected 'valid' or 'test'")
-    wanted = dataset.parts()[split]
-    if not wanted.nnz:
-        raise UserError(f"{dataset.name}: nothing to evaluate, the {split} part has no interactions")
-    return wanted
-
-
-def _excluded(dataset: Dataset, split: str) -> Interactions:
-    return dataset.train.union(dataset.valid) if split == "test" and dataset.valid.nnz else dataset.train
-
-
-def _checked(model: tuple[Tensor, Tensor], dataset: Dataset) -> tuple[Tensor, Tensor]:
+def _checked(model: tuple[Tensor, Tensor], dataset: Dataset | StreamedDataset) -> tuple[Tensor, Tensor]:
     left, right = model
     for rows, count, what in ((left, dataset.n_users, "user"), (right, dataset.n_items, "item")):
         if rows.dim() != 2 or len(rows) != count or rows.dtype != torch.float32:

@@ -15,7 +15,7 @@ from recsparse.bench.op_log import OpLog
 from recsparse.bench.report import grid, number, table
 from recsparse.commands import expand_device, open_dataset, split_option
 from recsparse.config import Config
-from recsparse.data import Dataset
+from recsparse.data import Dataset, StreamedDataset
 from recsparse.errors import UserError
 from recsparse.runs import RunFolder, version
 from recsparse.spans import PREFIX
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(config: Config, dataset: Dataset, run: RunFolder, steps: int) -> dict[str, Any]:
+def measure(config: Config, dataset: Dataset | StreamedDataset, run: RunFolder, steps: int) -> dict[str, Any]:
     """Trains about `steps` mini-batches under the profiler, evaluates, and writes `profile.json` and `trace.json`.
 
     The trainer's own loop runs, with its mask updates, evaluations and checkpoints as they come due. It ends with the

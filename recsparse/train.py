@@ -21,7 +21,7 @@ from recsparse import checkpoint, models, ops, policies
 from recsparse import config as configuration
 from recsparse.backend import resolve_backend
 from recsparse.config import Config
-from recsparse.data import Dataset, Sampler
+from recsparse.data import Dataset, Sampler, StreamedDataset
 from recsparse.errors import InvariantError, RecsparseError, UserError
 from recsparse.evaluate import evaluate
 from recsparse.models import Triples
@@ -38,12 +38,11 @@ FRESH_DRAWS = 1 << 62
 
 
 class Interrupted(RecsparseError):
-    """A signal stopped the run after it had saved a checkpoint."""
+    """A signal stopped the run, after it had `saved` a checkpoint if it keeps any."""
 
-    def __init__(self, signum: int, run: RunFolder) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}; `recsparse train --resume {run.path}` goes on from here"
-        )
+    def __init__(self, signum: int, run: RunFolder, saved: bool) -> None:
+        after = f"`recsparse train --resume {run.path}` goes on from here" if saved else "nothing was saved"
+        super().__init__(f"stopped by {signal.Signals(signum).name}; {after}")
         self.exit_code = 128 + signum
 
 
@@ -118,7 +117,7 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        dataset: Dataset,
+        dataset: Dataset | StreamedDataset,
         run: RunFolder,
         *,
         log: Callable[[str], None] = print,
@@ -129,9 +128,7 @@ class Trainer:
             torch.set_num_threads(config.train.threads)
         self.select_on = "test" if config.data.protocol == "paper" else "valid"
         for part in (self.select_on, "test"):
-            if dataset.parts()[part].nnz == 0:
-                more = "; raise data.valid_fraction, or add a valid.txt" if part == "valid" else ""
-                raise UserError(f"{dataset.name}: {part} has no interactions to evaluate on{more}")
+            dataset.target(part)  # raises if there is nothing to evaluate on
         self.config = config
         self.dataset = dataset
         self.run_folder = run
@@ -142,7 +139,7 @@ class Trainer:
         if device != "cpu":
             resolve_backend("auto", device)  # raises before anything is moved there
         self.sampler = Sampler(dataset, seed=config.train.seed, mode=config.train.sampler, device=device)
-        self.draws_per_epoch = self.sampler.epoch_draws
+        self.draws_per_epoch = config.train.epoch_draws or self.sampler.epoch_draws
         self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
         context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh)
@@ -215,7 +212,7 @@ class Trainer:
                 self._train_stage()
                 # The peak of training: what reloading the best table takes is not part of it.
                 peak = peak_rss_bytes()
-                table = load_table(self.run_folder.checkpoint(self.stage.artefact), self.device)
+                table = self._best()
                 following = self.policy.stage(self.progress.stage + 1, table)
                 if following is None:
                     return self._finish(table, peak)
@@ -241,8 +238,15 @@ class Trainer:
             if evaluated:
                 self._save()
 
+    def _best(self) -> PackedTable:
+        """What the stage leaves: its best table, or the last one where no checkpoint is kept."""
+        if self.config.train.checkpoint:
+            return load_table(self.run_folder.checkpoint(self.stage.artefact), self.device)
+        return self.stage.table
+
     def _train_epoch(self) -> None:
-        progress, stage, batch = self.progress, self.stage, self.config.train.batch_size
+        progress, stage, train = self.progress, self.stage, self.config.train
+        batch = train.batch_size
         while progress.done < self.draws_per_epoch:
             due = stage.prune_due(progress.step)
             steps = CHUNK_STEPS if due is None else min(CHUNK_STEPS, due - progress.step)
@@ -263,12 +267,12 @@ class Trainer:
             if progress.step == due:
                 with progress.timed("prune"):
                     stage.prune(progress.step, triples.last((len(triples) - 1) % batch + 1))
-            if self.config.train.check_invariants:
+            if train.check_invariants:
                 check_invariants(stage)
             self.on_chunk(stage.name, progress.epoch, progress.done / self.draws_per_epoch)
             if self._signal:
                 self._save()
-                raise Interrupted(self._signal, self.run_folder)
+                raise Interrupted(self._signal, self.run_folder, train.checkpoint)
 
     def _check_finite(self, losses: torch.Tensor) -> None:
         if torch.isfinite(losses).all():
@@ -355,6 +359,8 @@ class Trainer:
 
     def _save(self) -> None:
         stage = self.stage
+        if not self.config.train.checkpoint:
+            return
         self.progress.wall = time.perf_counter() - self._started
         tensors = {"table": on_cpu(stage.table.state_dict()), "optimizer": on_cpu(stage.optimizer.state_dict())}
         state = {
@@ -368,6 +374,8 @@ class Trainer:
 
     def _save_best(self) -> None:
         table = self.stage.table
+        if not self.config.train.checkpoint:
+            return
         state = {"shape": shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
         checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": on_cpu(table.state_dict())}, state)
 

@@ -104,7 +104,7 @@ def test_isa_flags_follow_the_file_name() -> None:
 
 def test_ninja_file_gives_each_source_its_flags(tmp_path: Path) -> None:
     cpu = [ROOT / "csrc/cpu" / name for name in ("a.cpp", "a_avx2.cpp", "a_avx512.cpp", "a_portable.cpp")]
-    text = native.ninja_text([native.Library(tmp_path / "x.so", cpu, ["-DOWN"], ["-lm"])])
+    text = native.ninja_text([native.Library(tmp_path / "x.so", cpu, ["-DOWN"], ["-lm"])], tmp_path)
     flags = dict(re.findall(r"cxx \S+/(\w+)\.cpp\n  flags = (.*)", text))
     assert list(flags) == ["a", "a_avx2", "a_avx512", "a_portable"]
     for line in flags.values():

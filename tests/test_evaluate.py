@@ -98,5 +98,5 @@ def test_bad_input(data, rows):
     with pytest.raises(UserError, match="unknown split 'train'"):
         evaluate(rows, data, split="train")
     empty = Dataset("e", 60, 90, data.train, Interactions.empty(60), data.test, "paper")
-    with pytest.raises(UserError, match="the valid part has no interactions"):
+    with pytest.raises(UserError, match="valid has no interactions to evaluate on"):
         evaluate(rows, empty)

@@ -31,6 +31,10 @@ def test_summary_collects_the_stages(tmp_path: Path) -> None:
     (tmp_path / "build.log").write_text("{not json\nok\n")
     (tmp_path / "ceilings.log").write_text('noise\n{"ok": true, "bytes_per_s": {"copy (torch)": 4.25e12}}\n')
     (tmp_path / "sanitizer.log").write_text("")
+    row = {"op": "lookup", "shown": "rows=9", "p50_us": 2.0, "pct_ceiling": 50.0, "correct": True, "note": ""}
+    bench = [row | {"provider": "recsparse", "units_per_s": 3.0}, row | {"provider": "torch", "units_per_s": 2.0}]
+    bench += [row | {"provider": "x", "units_per_s": None, "correct": False, "note": "failed: OOM"}]
+    (tmp_path / "bench-lookup.json").write_text(json.dumps(bench))
     assert gpu_check.write_summary(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [stage["result"] for stage in summary["stages"]][0::2] == [{}, {}]
@@ -38,6 +42,9 @@ def test_summary_collects_the_stages(tmp_path: Path) -> None:
     text = (tmp_path / "summary.md").read_text()
     assert "| copy (torch) | 4250 |" in text
     assert "| sanitizer | skipped | 1 |" in text
+    assert "| lookup | rows=9 | recsparse | 2.0 | 50 % | 1.50x |" in text
+    assert "| lookup | rows=9 | x | failed: OOM | | |" in text
+    assert summary["bench"] == bench
     (tmp_path / "stages.tsv").write_text("build\tfailed\t60\n")
     assert not gpu_check.write_summary(tmp_path)
 

@@ -6,8 +6,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -40,19 +38,11 @@ def cases(module: str) -> tuple[str, ...]:
     return "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"tests/triton_kernels/{module}"
 
 
-@pytest.fixture(scope="module")
-def interpreted(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[str]]]:
-    """The runs of the modules that were selected, as many at a time as there are processors: each is one thread."""
-    asked = {item.callspec.params.get("module") for item in request.session.items if hasattr(item, "callspec")}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield {module: pool.submit(run, *cases(module), interpret=True) for module in MODULES if module in asked}
-
-
 @pytest.mark.parametrize("module", MODULES)
-def test_under_the_interpreter(module: str, interpreted: dict[str, Future[str]]) -> None:
+def test_under_the_interpreter(module: str) -> None:
     if not interpreter_works():
         pytest.skip(OLD_INTERPRETER)
-    assert interpreted[module].result() == ""
+    assert run(*cases(module), interpret=True) == ""
 
 
 @pytest.mark.gpu

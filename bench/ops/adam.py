@@ -88,7 +88,13 @@ class Adam:
     unit = "slots"
     shown = ("rows", "dim", "density", "kind")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        if device == "cuda" and not quick:
+            # A tenth of 1.6e9 slots, and 1e9 kept weights.
+            return [
+                Case(rows=25_000_000, dim=64, density=0.1),
+                Case(rows=15_625_000, dim=64, density=1.0, kind="full"),
+            ]
         return [Case(rows=3000 if quick else 1_000_000, dim=64, density=0.1)]
 
     def problem(self, case: Case, providers: int) -> AdamProblem:

@@ -84,7 +84,10 @@ class BprProblem:
 
     @cached_property
     def optimizer(self) -> Adam:
-        return Adam(self.table, lr=LR, betas=(BETA1, BETA2), eps=EPS)
+        return self.new_optimizer(self.table)
+
+    def new_optimizer(self, table: PackedTable) -> Adam:
+        return Adam(table, lr=LR, betas=(BETA1, BETA2), eps=EPS)
 
     @cached_property
     def dense(self) -> DenseState:
@@ -101,10 +104,10 @@ class BprProblem:
         """float32 [rows, dim] of zeros, for the peer that sums the gradients of repeated rows in place."""
         return memory.empty(*self.initial.shape).zero_()
 
-    def reset_packed(self) -> None:
+    def reset_packed(self, optimizer: Adam) -> None:
         self.table.values.copy_(self.packed_initial)
-        self.optimizer.moments.zero_()
-        self.optimizer.step.zero_()
+        optimizer.moments.zero_()
+        optimizer.step.zero_()
 
     def reset_dense(self) -> None:
         self.dense.w.copy_(self.initial)
@@ -144,12 +147,14 @@ class BprStep:
     unit = "samples"
     shown = ("rows", "dim", "density", "kind", "batch", "ids", "dtype", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         if quick:
             return [
                 Case(rows=3000, dim=64, density=0.1, batch=64),
                 Case(rows=3000, dim=64, density=1.0, batch=64, kind="full"),
             ]
+        if device == "cuda":
+            return [Case(rows=10_000_000, dim=64, density=0.1, batch=65_536)]
         return [
             Case(rows=69_716, dim=64, density=0.1, batch=2048),
             Case(rows=4_000_000, dim=64, density=0.1, batch=2048),

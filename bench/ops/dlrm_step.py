@@ -88,7 +88,7 @@ class DlrmStep:
     unit = "clicks"
     shown = ("rows", "dim", "density", "kind", "batch", "ids", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         if quick:
             return [Case(rows=4000, dim=16, density=0.2, batch=64)]
         return [Case(rows=4_000_000, dim=64, density=0.1, batch=2048)]

@@ -108,7 +108,7 @@ class LightgcnStep:
     unit = "samples"
     shown = ("graph", "dim", "density", "kind", "batch", "dtype")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         graph, batch = ("small", 64) if quick else ("yelp2018-like", 2048)
         sparse = [Case(graph=graph, dim=64, density=0.1, batch=batch, dtype=each) for each in ("float32", "bfloat16")]
         return [Case(graph=graph, dim=64, density=1.0, batch=batch, kind="full"), *sparse]

@@ -81,9 +81,11 @@ class Lookup:
     unit = "rows"
     shown = ("rows", "dim", "density", "kind", "batch", "ids", "dtype", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         if quick:
             return [Case(rows=2000, dim=64, density=0.1, batch=300)]
+        if device == "cuda":
+            return [Case(rows=100_000_000, dim=64, density=0.1, batch=1_000_000)]
         return [Case(rows=8_000_000, dim=64, density=0.1, batch=batch) for batch in (16_384, 1_000_000)]
 
     def problem(self, case: Case, providers: int) -> LookupProblem:

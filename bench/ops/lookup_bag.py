@@ -45,9 +45,11 @@ class LookupBag:
     unit = "rows"
     shown = ("rows", "dim", "density", "kind", "batch", "bag", "ids", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         if quick:
             return [Case(rows=2000, dim=64, density=0.1, batch=50, bag=bag) for bag in (1, 6)]
+        if device == "cuda":
+            return [Case(rows=20_000_000, dim=64, density=0.1, batch=65_536, bag=bag) for bag in (1, 10, 50)]
         sizes = ((16_384, 1), (16_384, 10), (4_096, 50))
         return [Case(rows=8_000_000, dim=64, density=0.1, batch=batch, bag=bag) for batch, bag in sizes]
 

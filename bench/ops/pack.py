@@ -29,8 +29,8 @@ class PackProblem:
         return self.dense.to_sparse_csr()
 
 
-def _cases(quick: bool) -> list[Case]:
-    return [Case(rows=1000 if quick else 1_000_000, dim=64, density=0.1)]
+def _cases(quick: bool, device: str) -> list[Case]:
+    return [Case(rows=1000 if quick else 10_000_000 if device == "cuda" else 1_000_000, dim=64, density=0.1)]
 
 
 class Pack:
@@ -40,8 +40,8 @@ class Pack:
     unit = "slots"
     shown = ("rows", "dim", "density", "kind")
 
-    def cases(self, quick: bool) -> list[Case]:
-        return _cases(quick)
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        return _cases(quick, device)
 
     def problem(self, case: Case, providers: int) -> PackProblem:
         return PackProblem(case, providers)

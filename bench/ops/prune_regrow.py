@@ -124,8 +124,8 @@ class PruneRegrow:
     unit = "slots"
     shown = ("rows", "dim", "density", "kind")
 
-    def cases(self, quick: bool) -> list[Case]:
-        return [Case(rows=1500 if quick else 1_000_000, dim=64, density=0.1)]
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        return [Case(rows=1500 if quick else 10_000_000 if device == "cuda" else 1_000_000, dim=64, density=0.1)]
 
     def problem(self, case: Case, providers: int) -> PruneProblem:
         return PruneProblem(case, providers)

@@ -53,7 +53,7 @@ class RankOp:
     unit = "users"
     shown = ("rows", "dim", "batch", "density", "dtype", "kind")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         if quick:
             return [Case(rows=500, dim=16, batch=60, kind="full"), Case(rows=500, dim=16, batch=60, density=0.2)]
         yelp = Case(rows=38_048, dim=64, batch=31_668, kind="full")

@@ -94,8 +94,10 @@ class RowsStep:
     unit = "rows"
     shown = ("rows", "dim", "density", "kind", "batch", "ids", "optimizer", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
-        rows, batch = (3000, 300) if quick else (1_000_000, 16_384)
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        rows, batch = (10_000_000, 65_536) if device == "cuda" else (1_000_000, 16_384)
+        if quick:
+            rows, batch = 3000, 300
         case = Case(rows=rows, dim=64, density=0.2, batch=batch)
         return [replace(case, optimizer=name) for name in ROW_OPTIMIZERS]
 

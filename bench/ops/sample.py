@@ -49,8 +49,10 @@ class Sample:
     unit = "triples"
     shown = ("rows", "batch")
 
-    def cases(self, quick: bool) -> list[Case]:
-        return [Case(rows=300, batch=500)] if quick else [Case(rows=29_858, batch=131_072)]
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        if quick:
+            return [Case(rows=300, batch=500)]
+        return [Case(rows=29_858, batch=131_072 if device == "cpu" else 4 << 20)]
 
     def problem(self, case: Case, providers: int) -> SampleProblem:
         return SampleProblem(case, providers)

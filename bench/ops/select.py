@@ -35,7 +35,9 @@ class Select:
     unit = "values"
     shown = ("rows", "density", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
+        if device == "cuda" and not quick:
+            return [Case(rows=rows, density=0.1) for rows in (1 << 28, 4_000_000_000)]
         return [Case(rows=20_000 if quick else 64 << 20, density=0.1)]
 
     def problem(self, case: Case, providers: int) -> SelectProblem:

@@ -67,7 +67,7 @@ class Spmm:
     unit = "edges"
     shown = ("graph", "dim", "dtype", "cold")
 
-    def cases(self, quick: bool) -> list[Case]:
+    def cases(self, quick: bool, device: str = "cpu") -> list[Case]:
         graph = "small" if quick else "yelp2018-like"
         return [Case(graph=graph, dim=64, dtype=dtype) for dtype in ("float32", "bfloat16")]
 

@@ -12,10 +12,10 @@ from recsparse import ops
 
 from .. import inputs, memory
 from ..ops.lookup_bag import LookupBagProblem
-from ..registry import OURS, Trial, provider
+from ..registry import ANYWHERE, OURS, Trial, provider
 
 
-@provider("lookup_bag", OURS)
+@provider("lookup_bag", OURS, devices=ANYWHERE)
 def lookup_bag(problem: LookupBagProblem) -> Trial:
     table, ids, offsets = problem.table, problem.ids, problem.offsets
 
@@ -27,7 +27,7 @@ def lookup_bag(problem: LookupBagProblem) -> Trial:
     return Trial(run, run, traffic, table.nbytes()["total"], len(ids[0]), backend=table.backend)
 
 
-@provider("lookup_bag", "torch.embedding_bag")
+@provider("lookup_bag", "torch.embedding_bag", devices=ANYWHERE)
 def embedding_bag(problem: LookupBagProblem) -> Trial:
     dense, ids, offsets = problem.dense, problem.ids, problem.offsets
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import inputs, memory
 from ..ops.prune_regrow import DenseTable, PruneProblem
-from ..registry import Traffic, Trial, provider
+from ..registry import ANYWHERE, Traffic, Trial, provider
 
 Threshold = Callable[[Tensor, int], float]
 
@@ -57,7 +57,7 @@ def partition(problem: PruneProblem) -> Trial:
     return _trial(problem, smallest, largest, "in place, on kept weights and on non-zero scores only")
 
 
-@provider("prune_regrow", "torch.topk")
+@provider("prune_regrow", "torch.topk", devices=ANYWHERE)
 def topk(problem: PruneProblem) -> Trial:
     def smallest(values: Tensor, k: int) -> float:
         return float(values.topk(k, largest=False, sorted=False).values.max())
@@ -68,7 +68,7 @@ def topk(problem: PruneProblem) -> Trial:
     return _trial(problem, smallest, largest, "on kept weights and on all scores")
 
 
-@provider("prune_regrow", "torch.sort")
+@provider("prune_regrow", "torch.sort", devices=ANYWHERE)
 def sort(problem: PruneProblem) -> Trial:
     def smallest(values: Tensor, k: int) -> float:
         return float(torch.sort(values).values[k - 1])

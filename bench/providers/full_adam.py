@@ -8,15 +8,25 @@ import torch
 from torch import Tensor
 
 from recsparse import ops, optim
+from recsparse.table import PackedTable
 
 from .. import inputs, memory
 from ..ops.adam import BETA1, BETA2, EPS, LR, AdamProblem
-from ..registry import OURS, Traffic, Trial, provider
+from ..registry import ANYWHERE, CUDA, OURS, Traffic, Trial, provider
 
 
-@provider("adam", OURS)
+@provider("adam", OURS, devices=ANYWHERE)
 def packed(problem: AdamProblem) -> Trial:
-    table, grad = problem.table, problem.packed_gradient
+    return _packed(problem, problem.table)
+
+
+@provider("adam", f"{OURS}[triton]", devices=CUDA)
+def packed_triton(problem: AdamProblem) -> Trial:
+    return _packed(problem, inputs.on_backend(problem.table, "triton"))
+
+
+def _packed(problem: AdamProblem, table: PackedTable) -> Trial:
+    grad = problem.packed_gradient
     optimizer = optim.Adam(table, lr=LR, betas=(BETA1, BETA2), eps=EPS, lazy=False)
     start = table.values.clone()
 
@@ -57,7 +67,9 @@ def _dense(problem: AdamProblem, masked: bool = False, **options: Any) -> Trial:
 
     def answer(steps: int) -> tuple[Tensor, bool]:
         problem.reset_dense()
-        optimizer.state[weight] = {"step": torch.tensor(0.0), "exp_avg": state.m, "exp_avg_sq": state.v}
+        # The fused form counts its steps on the device, the others on the host.
+        count = torch.zeros((), device=weight.device if options.get("fused") else "cpu")
+        optimizer.state[weight] = {"step": count, "exp_avg": state.m, "exp_avg_sq": state.v}
         for _ in range(steps):
             step()
         return state.w[problem.check_rows], masked
@@ -69,16 +81,16 @@ def _dense(problem: AdamProblem, masked: bool = False, **options: Any) -> Trial:
     return Trial(lambda number: step(), answer, traffic, memory.nbytes(*arrays), problem.case.slots, note=note)
 
 
-@provider("adam", "torch.Adam(fused)")
+@provider("adam", "torch.Adam(fused)", devices=ANYWHERE)
 def fused(problem: AdamProblem) -> Trial:
     return _dense(problem, fused=True)
 
 
-@provider("adam", "torch.Adam(foreach)")
+@provider("adam", "torch.Adam(foreach)", devices=ANYWHERE)
 def foreach(problem: AdamProblem) -> Trial:
     return _dense(problem, foreach=True)
 
 
-@provider("adam", "weight x mask Adam(fused)")
+@provider("adam", "weight x mask Adam(fused)", devices=ANYWHERE)
 def fused_masked(problem: AdamProblem) -> Trial:
     return _dense(problem, masked=True, fused=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import inputs, memory
 from ..ops.select import SelectProblem
-from ..registry import Traffic, Trial, provider
+from ..registry import ANYWHERE, Traffic, Trial, provider
 
 
 def _trial(problem: SelectProblem, run: Callable[[int], float], *held: Tensor, note: str = "") -> Trial:
@@ -20,7 +20,7 @@ def _trial(problem: SelectProblem, run: Callable[[int], float], *held: Tensor, n
     return Trial(run, lambda number: (run(number), None), traffic, kept, problem.case.slots, note=note)
 
 
-@provider("select", "torch.topk")
+@provider("select", "torch.topk", devices=ANYWHERE)
 def topk(problem: SelectProblem) -> Trial:
     def run(number: int) -> float:
         torch.abs(problem.values[number], out=problem.buffer)
@@ -29,7 +29,7 @@ def topk(problem: SelectProblem) -> Trial:
     return _trial(problem, run, problem.buffer)
 
 
-@provider("select", "torch.kthvalue")
+@provider("select", "torch.kthvalue", devices=ANYWHERE)
 def kthvalue(problem: SelectProblem) -> Trial:
     def run(number: int) -> float:
         torch.abs(problem.values[number], out=problem.buffer)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import ops
+from recsparse.table import PackedTable
 
 from .. import inputs, memory
 from ..ops.bpr_step import CHUNK, L2, BprProblem
@@ -17,12 +18,21 @@ from ..ops.prune_regrow import DenseTable, PruneProblem
 from ..ops.rank import K, RankProblem
 from ..ops.sample import SampleProblem
 from ..ops.select import SelectProblem
-from ..registry import OURS, Traffic, Trial, provider
+from ..registry import ANYWHERE, CUDA, OURS, Traffic, Trial, provider
 
 
-@provider("lookup", OURS)
+@provider("lookup", OURS, devices=ANYWHERE)
 def lookup(problem: LookupProblem) -> Trial:
-    table, ids = problem.table, problem.ids
+    return _lookup(problem, problem.table)
+
+
+@provider("lookup", f"{OURS}[triton]", devices=CUDA)
+def lookup_triton(problem: LookupProblem) -> Trial:
+    return _lookup(problem, inputs.on_backend(problem.table, "triton"))
+
+
+def _lookup(problem: LookupProblem, table: PackedTable) -> Trial:
+    ids = problem.ids
 
     @torch.no_grad()
     def run(number: int) -> Tensor:
@@ -33,15 +43,19 @@ def lookup(problem: LookupProblem) -> Trial:
     return Trial(run, run, traffic, held, problem.case.batch, backend=table.backend, dtype=problem.case.dtype)
 
 
-def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
-    table, optimizer, batch = problem.table, problem.optimizer, problem.case.batch
+def _bpr_step(problem: BprProblem, chunk: int, backend: str | None = None) -> Trial:
+    batch = problem.case.batch
+    table, optimizer = problem.table, problem.optimizer
+    if backend is not None:
+        table = inputs.on_backend(table, backend)
+        optimizer = problem.new_optimizer(table)
 
     def step(number: int, count: int) -> Tensor:
         users, pos, neg = problem.batches(number, count)
         return ops.bpr_step_(table, optimizer, users, pos, neg, item_offset=problem.n_users, batch_size=batch, l2=L2)
 
     def answer(steps: int) -> tuple[Tensor, Tensor, bool, bool]:
-        problem.reset_packed()
+        problem.reset_packed(optimizer)
         losses = torch.cat([step(number, 1) for number in range(steps)])
         return losses, ops.lookup(table, problem.check_rows).detach(), True, True
 
@@ -61,30 +75,53 @@ def _bpr_step(problem: BprProblem, chunk: int) -> Trial:
     )
 
 
-@provider("bpr_step", OURS)
+@provider("bpr_step", OURS, devices=ANYWHERE)
 def bpr_step(problem: BprProblem) -> Trial:
     """As the trainer calls it: a chunk of mini-batches at a time, each an exact step."""
     return _bpr_step(problem, CHUNK)
 
 
-@provider("bpr_step", f"{OURS}[one batch a call]")
+@provider("bpr_step", f"{OURS}[one batch a call]", devices=ANYWHERE)
 def bpr_step_single(problem: BprProblem) -> Trial:
     return _bpr_step(problem, 1)
 
 
-@provider("select", OURS)
+@provider("bpr_step", f"{OURS}[triton]", devices=CUDA)
+def bpr_step_triton(problem: BprProblem) -> Trial:
+    return _bpr_step(problem, CHUNK, "triton")
+
+
+@provider("select", OURS, devices=ANYWHERE)
 def select(problem: SelectProblem) -> Trial:
+    return _select(problem, "auto")
+
+
+@provider("select", f"{OURS}[triton]", devices=CUDA)
+def select_triton(problem: SelectProblem) -> Trial:
+    return _select(problem, "triton")
+
+
+def _select(problem: SelectProblem, backend: str) -> Trial:
     def run(number: int) -> tuple[float, int]:
-        found = ops.select(problem.values[number], problem.k)
+        found = ops.select(problem.values[number], problem.k, backend=backend)
         return found.threshold, found.ties
 
     traffic = Traffic(stream=problem.case.slots * inputs.FLOAT)
     return Trial(run, run, traffic, memory.nbytes(problem.values[0]), problem.case.slots)
 
 
-@provider("prune_regrow", OURS)
+@provider("prune_regrow", OURS, devices=ANYWHERE)
 def prune_regrow(problem: PruneProblem) -> Trial:
-    table, moments, count = problem.table, problem.moments, problem.replaced
+    return _prune_regrow(problem, problem.table)
+
+
+@provider("prune_regrow", f"{OURS}[triton]", devices=CUDA)
+def prune_regrow_triton(problem: PruneProblem) -> Trial:
+    return _prune_regrow(problem, inputs.on_backend(problem.table, "triton"))
+
+
+def _prune_regrow(problem: PruneProblem, table: PackedTable) -> Trial:
+    moments, count = problem.moments, problem.replaced
     saved_table = {name: part.clone() for name, part in table.state_dict().items()}
     saved_moments = moments.clone()
 
@@ -108,7 +145,7 @@ def prune_regrow(problem: PruneProblem) -> Trial:
     return Trial(run, answer, traffic, held, problem.case.slots, before=before, backend=table.backend)
 
 
-@provider("sample", OURS)
+@provider("sample", OURS, devices=ANYWHERE)
 def sample(problem: SampleProblem) -> Trial:
     users = torch.arange(problem.n_users)
     batch = problem.case.batch
@@ -139,18 +176,18 @@ def _rank(problem: RankProblem, screen: str) -> Trial:
     return Trial(run, run, Traffic(), held, batch, note=note, dtype=problem.case.dtype)
 
 
-@provider("rank", OURS)
+@provider("rank", OURS, devices=ANYWHERE)
 def rank(problem: RankProblem) -> Trial:
     """As evaluation calls it: int8 screening where the CPU can, exact lists."""
     return _rank(problem, "auto")
 
 
-@provider("rank", f"{OURS}[float32]")
+@provider("rank", f"{OURS}[float32]", devices=ANYWHERE)
 def rank_float32(problem: RankProblem) -> Trial:
     return _rank(problem, "float32")
 
 
-@provider("pack", OURS)
+@provider("pack", OURS, devices=ANYWHERE)
 def pack(problem: PackProblem) -> Trial:
     table, kind, count = problem.table, problem.case.kind, len(problem.values)
 
@@ -167,7 +204,7 @@ def pack(problem: PackProblem) -> Trial:
     return Trial(run, answer, traffic, held, problem.case.slots, backend=table.backend)
 
 
-@provider("unpack", OURS)
+@provider("unpack", OURS, devices=ANYWHERE)
 def unpack(problem: PackProblem) -> Trial:
     table = problem.table
 

@@ -13,12 +13,12 @@ from recsparse import ops
 from .. import inputs, memory
 from ..ops.lightgcn_step import CHUNK, L2, LAYERS, LR, LightgcnProblem
 from ..ops.spmm import SpmmProblem
-from ..registry import OURS, Traffic, Trial, needs, provider
+from ..registry import ANYWHERE, OURS, Traffic, Trial, needs, provider
 
 INDEX64, INDEX32 = 8, 4
 
 
-@provider("spmm", OURS)
+@provider("spmm", OURS, devices=ANYWHERE)
 def spmm(problem: SpmmProblem) -> Trial:
     graph, rows = problem.graph, problem.typed
 
@@ -56,19 +56,19 @@ def _product(problem: SpmmProblem, matrix: Any, multiply: Callable[[Any, Tensor]
     )
 
 
-@provider("spmm", "torch.sparse_csr")
+@provider("spmm", "torch.sparse_csr", devices=ANYWHERE)
 def sparse_csr(problem: SpmmProblem) -> Trial:
     return _product(problem, problem.csr, torch.matmul, INDEX64 + inputs.FLOAT)
 
 
-@provider("spmm", "torch.sparse_csr[int32]")
+@provider("spmm", "torch.sparse_csr[int32]", devices=ANYWHERE)
 def sparse_csr_int32(problem: SpmmProblem) -> Trial:
     csr = problem.csr
     short = torch.sparse_csr_tensor(csr.crow_indices().int(), csr.col_indices().int(), csr.values(), csr.shape)
     return _product(problem, short, torch.matmul, INDEX32 + inputs.FLOAT)
 
 
-@provider("spmm", "torch.sparse_coo")
+@provider("spmm", "torch.sparse_coo", devices=ANYWHERE)
 def sparse_coo(problem: SpmmProblem) -> Trial:
     """What LightGCN-PyTorch multiplies by."""
     matrix = problem.csr.to_sparse_coo().coalesce()
@@ -97,7 +97,7 @@ def _step_traffic(problem: LightgcnProblem, edge_bytes: int, products: int, arra
     )
 
 
-@provider("lightgcn_step", OURS)
+@provider("lightgcn_step", OURS, devices=ANYWHERE)
 def lightgcn_step(problem: LightgcnProblem) -> Trial:
     table, optimizer, graph, batch = problem.table, problem.optimizer, problem.graph, problem.case.batch
     start = table.values.clone()
@@ -172,14 +172,14 @@ class _Symmetric(torch.autograd.Function):
         return None, context.matrix @ grads[0]
 
 
-@provider("lightgcn_step", "torch.sparse_csr, symmetric, Adam(fused)")
+@provider("lightgcn_step", "torch.sparse_csr, symmetric, Adam(fused)", devices=ANYWHERE)
 def lightgcn_csr(problem: LightgcnProblem) -> Trial:
     """The best that torch can be made to do."""
     matrix = problem.csr
     return _torch_step(problem, lambda x: _Symmetric.apply(matrix, x), INDEX64 + inputs.FLOAT, fused=True)
 
 
-@provider("lightgcn_step", "torch.sparse_coo, Adam")
+@provider("lightgcn_step", "torch.sparse_coo, Adam", devices=ANYWHERE)
 def lightgcn_coo(problem: LightgcnProblem) -> Trial:
     """As LightGCN-PyTorch propagates and updates."""
     matrix = problem.csr.to_sparse_coo().coalesce()

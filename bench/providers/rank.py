@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import memory
 from ..ops.rank import K, RankProblem
-from ..registry import Traffic, Trial, needs, provider
+from ..registry import ANYWHERE, Traffic, Trial, needs, provider
 
 BLOCK = 1024
 """Users whose scores are held at a time by torch: 156 MB for 38,048 items. Smaller and larger blocks are slower."""
@@ -19,7 +19,7 @@ def _trial(problem: RankProblem, run: object, held: int, note: str) -> Trial:
     return Trial(run, run, Traffic(), held, problem.case.batch, note=note)
 
 
-@provider("rank", "torch.mm+topk")
+@provider("rank", "torch.mm+topk", devices=ANYWHERE)
 def product(problem: RankProblem) -> Trial:
     users, columns = problem.users, problem.items.T
     k = min(K, len(problem.items))

@@ -16,10 +16,10 @@ from recsparse.table import PackedTable
 
 from .. import inputs, memory
 from ..ops.rows_step import BETA1, BETA2, EPS, LR, RowsProblem
-from ..registry import OURS, Trial, Unsuited, needs, provider
+from ..registry import ANYWHERE, OURS, Trial, Unsuited, needs, provider
 
 
-@provider("rows_step", OURS)
+@provider("rows_step", OURS, devices=ANYWHERE)
 def fused(problem: RowsProblem) -> Trial:
     table, ids, gradient, adam = problem.table, problem.ids, problem.gradient, problem.case.optimizer == "adam"
     start = table.values.clone()
@@ -100,19 +100,19 @@ def _sparse_adam(problem: RowsProblem, masked: bool) -> Trial:
     return _dense_trial(problem, step, reset, masked=masked)
 
 
-@provider("rows_step", "torch.SparseAdam")
+@provider("rows_step", "torch.SparseAdam", devices=ANYWHERE)
 def sparse_adam(problem: RowsProblem) -> Trial:
     """nn.Embedding(sparse=True)."""
     return _sparse_adam(problem, masked=False)
 
 
-@provider("rows_step", "weight x mask SparseAdam")
+@provider("rows_step", "weight x mask SparseAdam", devices=ANYWHERE)
 def sparse_adam_masked(problem: RowsProblem) -> Trial:
     """The same, with the rows multiplied by those of a mask."""
     return _sparse_adam(problem, masked=True)
 
 
-@provider("rows_step", "torch.lazy_adam[unique]")
+@provider("rows_step", "torch.lazy_adam[unique]", devices=ANYWHERE)
 def lazy_adam(problem: RowsProblem) -> Trial:
     """No autograd; gradients of repeated rows are summed after ``torch.unique``, the rest is index_select and
     index_copy_."""
@@ -127,7 +127,7 @@ def lazy_adam(problem: RowsProblem) -> Trial:
         steps += 1
         w.index_select(0, ids[number])
         rows, place = ids[number].unique(return_inverse=True)
-        summed = torch.zeros(len(rows), w.shape[1]).index_add_(0, place, gradient)
+        summed = w.new_zeros(len(rows), w.shape[1]).index_add_(0, place, gradient)
         first = m.index_select(0, rows).lerp_(summed, 1 - BETA1)
         second = v.index_select(0, rows).mul_(BETA2).addcmul_(summed, summed, value=1 - BETA2)
         m.index_copy_(0, rows, first)

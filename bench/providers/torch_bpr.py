@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from .. import inputs, memory
 from ..ops.bpr_step import BETA1, BETA2, EPS, L2, LR, BprProblem
-from ..registry import Traffic, Trial, provider
+from ..registry import ANYWHERE, Traffic, Trial, provider
 
 Step = Callable[[int], Tensor]
 
@@ -50,7 +50,7 @@ def _touched(problem: BprProblem, arrays: int) -> Traffic:
     return inputs.dense_gather(3 * problem.case.batch, problem.case, passes=2 * arrays)
 
 
-@provider("bpr_step", "torch.SparseAdam")
+@provider("bpr_step", "torch.SparseAdam", devices=ANYWHERE)
 def sparse_adam(problem: BprProblem) -> Trial:
     state = problem.dense
     weight = torch.nn.Parameter(state.w)
@@ -65,7 +65,9 @@ def _dense_adam(problem: BprProblem, masked: bool = False, **options: Any) -> Tr
     state = problem.dense
     weight = torch.nn.Parameter(state.w)
     optimizer = torch.optim.Adam([weight], lr=LR, betas=(BETA1, BETA2), eps=EPS, **options)
-    optimizer.state[weight] = {"step": torch.tensor(0.0), "exp_avg": state.m, "exp_avg_sq": state.v}
+    # The fused form counts its steps on the device, the others on the host.
+    steps = torch.zeros((), device=weight.device if options.get("fused") else "cpu")
+    optimizer.state[weight] = {"step": steps, "exp_avg": state.m, "exp_avg_sq": state.v}
     step = _autograd(problem, optimizer, mask=problem.mask if masked else None)
     # The gradient is zeroed and read; weight and both moments are read and written. With a mask: the product of weight
     # and mask, and that of gradient and mask, are two reads and a write each.
@@ -74,17 +76,17 @@ def _dense_adam(problem: BprProblem, masked: bool = False, **options: Any) -> Tr
     return _trial(problem, step, held=held, traffic=traffic, masked=masked, lazy=False)
 
 
-@provider("bpr_step", "torch.Adam(fused)")
+@provider("bpr_step", "torch.Adam(fused)", devices=ANYWHERE)
 def fused_adam(problem: BprProblem) -> Trial:
     return _dense_adam(problem, fused=True)
 
 
-@provider("bpr_step", "torch.Adam(foreach)")
+@provider("bpr_step", "torch.Adam(foreach)", devices=ANYWHERE)
 def foreach_adam(problem: BprProblem) -> Trial:
     return _dense_adam(problem, foreach=True)
 
 
-@provider("bpr_step", "torch.Adam")
+@provider("bpr_step", "torch.Adam", devices=ANYWHERE)
 def default_adam(problem: BprProblem) -> Trial:
     return _dense_adam(problem)
 
@@ -115,7 +117,7 @@ def _apply(problem: BprProblem, step: int, ids: Tensor, rows: Tensor, gradient: 
     state.w.index_copy_(0, ids, rows.addcdiv(m, v.sqrt_().add_(EPS), value=-rate))
 
 
-@provider("bpr_step", "torch.lazy_adam[unique]")
+@provider("bpr_step", "torch.lazy_adam[unique]", devices=ANYWHERE)
 def lazy_adam_unique(problem: BprProblem) -> Trial:
     """No autograd; gradients of repeated rows are summed after ``torch.unique``."""
     state, steps = problem.dense, 0
@@ -156,19 +158,19 @@ def _lazy_adam_scratch(problem: BprProblem, masked: bool) -> Trial:
     return _trial(problem, step, held=memory.nbytes(*arrays), traffic=traffic, masked=masked, lazy=True)
 
 
-@provider("bpr_step", "torch.lazy_adam[scratch]")
+@provider("bpr_step", "torch.lazy_adam[scratch]", devices=ANYWHERE)
 def lazy_adam_scratch(problem: BprProblem) -> Trial:
     """No autograd, no sort: repeated rows are summed in a dense table of zeros, at the price of its memory."""
     return _lazy_adam_scratch(problem, masked=False)
 
 
-@provider("bpr_step", "weight x mask lazy_adam")
+@provider("bpr_step", "weight x mask lazy_adam", devices=ANYWHERE)
 def lazy_adam_masked(problem: BprProblem) -> Trial:
     """The fastest form above with the weights and gradients multiplied by a mask, as published methods do."""
     return _lazy_adam_scratch(problem, masked=True)
 
 
-@provider("bpr_step", "weight x mask Adam(fused)")
+@provider("bpr_step", "weight x mask Adam(fused)", devices=ANYWHERE)
 def fused_adam_masked(problem: BprProblem) -> Trial:
     """Dense Adam on the masked weight: the usual code of published methods, with the fastest Adam."""
     return _dense_adam(problem, masked=True, fused=True)

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from .. import inputs, memory
 from ..ops.lookup import LookupProblem
-from ..registry import Traffic, Trial, provider
+from ..registry import ANYWHERE, CUDA, Traffic, Trial, provider
 
 
 def _dense_traffic(problem: LookupProblem) -> Traffic:
     return replace(inputs.dense_gather(problem.case.batch, problem.case), stream=problem.result_bytes)
 
 
-@provider("lookup", "torch.index_select")
+@provider("lookup", "torch.index_select", devices=ANYWHERE)
 def index_select(problem: LookupProblem) -> Trial:
     dense, ids, out = problem.typed, problem.ids, problem.typed_out
 
@@ -29,7 +29,7 @@ def index_select(problem: LookupProblem) -> Trial:
     return Trial(run, run, traffic, held, problem.case.batch, note="out=", dtype=problem.case.dtype)
 
 
-@provider("lookup", "torch.embedding_bag")
+@provider("lookup", "torch.embedding_bag", devices=ANYWHERE)
 def embedding_bag(problem: LookupProblem) -> Trial:
     dense, ids = problem.dense, problem.ids
     offsets = torch.arange(problem.case.batch)
@@ -42,7 +42,7 @@ def embedding_bag(problem: LookupProblem) -> Trial:
     return Trial(run, run, _dense_traffic(problem), held, problem.case.batch, note="bags of one; allocates the result")
 
 
-@provider("lookup", "weight x mask")
+@provider("lookup", "weight x mask", devices=ANYWHERE)
 def weight_times_mask(problem: LookupProblem) -> Trial:
     dense, mask, ids, out = problem.dense, problem.mask, problem.ids, problem.out
     kept = torch.empty(out.shape, dtype=torch.bool)
@@ -57,3 +57,26 @@ def weight_times_mask(problem: LookupProblem) -> Trial:
     traffic = replace(dense_rows, gather=dense_rows.gather + rows, stream=dense_rows.stream + 3 * rows * 4)
     held = memory.nbytes(dense, mask, out, kept)
     return Trial(run, run, traffic, held, problem.case.batch, note="rows of both gathered, then multiplied; out=")
+
+
+@provider("lookup", "weight x mask[torch.compile]", devices=CUDA)
+def weight_times_mask_compiled(problem: LookupProblem) -> Trial:
+    """The same in one kernel, which TorchInductor writes: no gathered row goes through memory."""
+    dense, mask, ids = problem.dense, problem.mask, problem.ids
+
+    @torch.compile(dynamic=False)
+    def gather(wanted: torch.Tensor) -> torch.Tensor:
+        return dense[wanted] * mask[wanted]
+
+    gather(ids[0])
+    rows = problem.case.batch * problem.case.dim
+    dense_rows = _dense_traffic(problem)
+    traffic = replace(dense_rows, gather=dense_rows.gather + rows)
+    return Trial(
+        lambda number: gather(ids[number]),
+        lambda number: gather(ids[number]),
+        traffic,
+        memory.nbytes(dense, mask),
+        problem.case.batch,
+        note="one fused kernel; allocates the result",
+    )

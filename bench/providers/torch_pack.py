@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import inputs, memory
 from ..ops.pack import PackProblem
-from ..registry import Traffic, Trial, provider
+from ..registry import ANYWHERE, Traffic, Trial, provider
 
 
 def _traffic(problem: PackProblem, packed: int) -> Traffic:
@@ -17,7 +17,7 @@ def _traffic(problem: PackProblem, packed: int) -> Traffic:
     return Traffic(stream=problem.case.slots * (inputs.FLOAT + 1) + packed)
 
 
-@provider("pack", "torch.to_sparse_csr")
+@provider("pack", "torch.to_sparse_csr", devices=ANYWHERE)
 def to_csr(problem: PackProblem) -> Trial:
     # torch says once in a process that CSR is in beta.
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
@@ -34,7 +34,7 @@ def to_csr(problem: PackProblem) -> Trial:
     return Trial(run, answer, _traffic(problem, packed), held, problem.case.slots, note="int64 columns")
 
 
-@provider("pack", "torch.masked_select")
+@provider("pack", "torch.masked_select", devices=ANYWHERE)
 def masked_select(problem: PackProblem) -> Trial:
     out = torch.empty_like(problem.values)
 
@@ -48,7 +48,7 @@ def masked_select(problem: PackProblem) -> Trial:
     )
 
 
-@provider("unpack", "torch.csr.to_dense")
+@provider("unpack", "torch.csr.to_dense", devices=ANYWHERE)
 def from_csr(problem: PackProblem) -> Trial:
     csr = problem.csr
 
@@ -60,7 +60,7 @@ def from_csr(problem: PackProblem) -> Trial:
     return Trial(run, lambda number: (run(number), None), traffic, packed, problem.case.slots, note="no mask")
 
 
-@provider("unpack", "torch.masked_scatter_")
+@provider("unpack", "torch.masked_scatter_", devices=ANYWHERE)
 def masked_scatter(problem: PackProblem) -> Trial:
     out = memory.empty(*problem.dense.shape)
 

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "core/philox.h"
@@ -112,16 +113,38 @@ py::array_t<double> py_metrics(const Array<int32_t>& ranking, const Array<int64_
   return out;
 }
 
-py::tuple py_materialise(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree, uint64_t seed,
-                         int64_t pairs) {
+void require_stream(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree) {
   constexpr int64_t kMax = std::numeric_limits<int32_t>::max();
   require(n_users >= 1 && n_users <= kMax && n_items >= 2 && n_items <= kMax, "sizes must be in 2 .. 2^31 - 1");
   require(1 <= min_degree && min_degree <= max_degree && max_degree < n_items && max_degree <= kMaxSyntheticDegree,
           "degrees must satisfy 1 <= min <= max < n_items and max <= 1024");
+}
+
+py::tuple py_materialise(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree, uint64_t seed,
+                         int64_t pairs) {
+  require_stream(n_users, n_items, min_degree, max_degree);
   Csr csr;
   {
     const py::gil_scoped_release unlocked;
     csr = materialise(make_synthetic(n_users, n_items, min_degree, max_degree, seed), pairs);
+  }
+  return py::make_tuple(to_numpy(std::move(csr.indptr)), to_numpy(std::move(csr.items)));
+}
+
+py::tuple py_streamed_rows(int64_t n_users, int64_t n_items, int32_t min_degree, int32_t max_degree, uint64_t seed,
+                           const Array<int64_t>& users, int32_t skip, int32_t count) {
+  require_stream(n_users, n_items, min_degree, max_degree);
+  require(users.ndim() == 1, "users must have one dimension");
+  require(skip >= 0 && count >= 0 && skip <= kMaxSyntheticDegree && count <= kMaxSyntheticDegree,
+          "skip and count must be in 0 .. 1024");
+  const bool inside = std::all_of(users.data(), users.data() + users.size(),
+                                  [n_users](int64_t user) { return user >= 0 && user < n_users; });
+  require(inside, "a user is out of range");
+  Csr csr;
+  {
+    const py::gil_scoped_release unlocked;
+    const SyntheticSpec spec = make_synthetic(n_users, n_items, min_degree, max_degree, seed);
+    csr = streamed_rows(spec, users.data(), users.size(), skip, count);
   }
   return py::make_tuple(to_numpy(std::move(csr.indptr)), to_numpy(std::move(csr.items)));
 }
@@ -185,6 +208,10 @@ PYBIND11_MODULE(_host, m) {
   m.def("materialise_synthetic", &py_materialise, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
         py::arg("max_degree"), py::arg("seed"), py::arg("pairs"),
         "The generated stream as (indptr, items): exactly `pairs` unique pairs, every item at least once.");
+  m.def("streamed_rows", &py_streamed_rows, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
+        py::arg("max_degree"), py::arg("seed"), py::arg("users").noconvert(), py::arg("skip"), py::arg("count"),
+        "Interactions of some users of the stream as (indptr, items): their own where count is 0, else the `count` that\n"
+        "would follow them after `skip` others.");
   m.def("philox", &py_philox, py::arg("seed"), py::arg("counter"), py::arg("counter2"), py::arg("stream"),
         "One Philox4x32-10 block -> four 32-bit words; a draw is a pure function of the arguments.");
 }

@@ -93,4 +93,21 @@ Csr materialise(const SyntheticSpec& spec, int64_t pairs) {
   return extras.merged(spec.n_users);
 }
 
+Csr streamed_rows(const SyntheticSpec& spec, const int64_t* users, int64_t n, int32_t skip, int32_t count) {
+  Csr out;
+  out.indptr.push_back(0);
+  for (int64_t row = 0; row < n; ++row) {
+    const SyntheticUser profile = synthetic_user(spec, static_cast<uint64_t>(users[row]));
+    const int32_t first = count ? profile.degree + skip : 0, last = count ? first + count : profile.degree;
+    const size_t begin = out.items.size();
+    for (int32_t number = first; number < last; ++number) {
+      out.items.push_back(item_at(spec, profile, users[row], number));
+    }
+    std::sort(out.items.begin() + begin, out.items.end());
+    out.items.erase(std::unique(out.items.begin() + begin, out.items.end()), out.items.end());
+    out.indptr.push_back(static_cast<int64_t>(out.items.size()));
+  }
+  return out;
+}
+
 }  // namespace recsparse::host

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from recsparse.data.dataset import Dataset, Interactions, load_folder
-from recsparse.data.presets import PRESETS, generate, stream
+from recsparse.data.presets import PRESETS, generate, stream, streamed
 from recsparse.data.registry import REGISTRY, download
 from recsparse.data.sampler import Sampler
+from recsparse.data.streamed import StreamedDataset
 from recsparse.data.synthetic import SyntheticStream
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Dataset",
     "Interactions",
     "Sampler",
+    "StreamedDataset",
     "SyntheticStream",
     "download",
     "generate",
     "load_folder",
     "stream",
+    "streamed",
 ]

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,13 @@ class Interactions:
         take = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], counts)
         return Interactions(indptr, self.items[take])
 
+    def without(self, other: Interactions) -> Interactions:
+        """Pairs that are not in `other`, which has the same users."""
+        mine, theirs = (np.repeat(np.arange(m.n_users), m.degrees()) << 32 | m.items for m in (self, other))
+        kept = ~np.isin(mine, theirs, assume_unique=True)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])[self.indptr]
+        return Interactions(indptr, self.items[kept])
+
     def union(self, other: Interactions) -> Interactions:
         """Pairs that are in either matrix."""
         owners = [np.repeat(np.arange(m.n_users, dtype=np.int32), m.degrees()) for m in (self, other)]
@@ -74,6 +81,15 @@ class Interactions:
         ends = np.arange(1, len(items) + 1, dtype=np.int64)
         indptr, merged, _ = _host.build_csr(users, ends, items, self.n_users)
         return Interactions(indptr, merged)
+
+
+class Target(NamedTuple):
+    """Whom an evaluation ranks for: `users` (int64, ascending), and a row for each of the items that they should find
+    (`wanted`, at least one) and of those that are not ranked (`seen`)."""
+
+    users: NDArray[np.int64]
+    wanted: Interactions
+    seen: Interactions
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,27 @@ class Dataset:
             digest.update(np.ascontiguousarray(matrix.indptr, "<i8").tobytes())
             digest.update(np.ascontiguousarray(matrix.items, "<i4").tobytes())
         return digest.hexdigest()
+
+    def target(self, split: str) -> Target:
+        """Whom to rank for: the users that have items in `split`, `valid` or `test`.
+
+        Raises:
+            UserError: no such split, or nobody has items in it.
+        """
+        if split not in ("valid", "test"):
+            raise UserError(f"unknown split {split!r}; expected 'valid' or 'test'")
+        matrix = self.parts()[split]
+        if not matrix.nnz:
+            more = "; raise data.valid_fraction, or add a valid.txt" if split == "valid" else ""
+            raise UserError(f"{self.name}: {split} has no interactions to evaluate on{more}")
+        users = np.flatnonzero(matrix.degrees())
+        return Target(users, matrix.rows(users), self.seen(users, split))
+
+    def seen(self, users: NDArray[np.int64], split: str) -> Interactions:
+        """Items that a ranking of `users` for `split` leaves out, a row for each: those of train, and for `test` those
+        of validation too."""
+        own = self.train.rows(users)
+        return own.union(self.valid.rows(users)) if split == "test" and self.valid.nnz else own
 
     @cached_property
     def popularity(self) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsparse.data.dataset import Dataset, Protocol
+from recsparse.data.streamed import StreamedDataset
 from recsparse.data.synthetic import SyntheticStream
 from recsparse.errors import UserError
 
@@ -32,6 +33,7 @@ PRESETS = {
     "kwai-paper": Preset(7_010, 80_631, 8, 175, 292_042),
     "tiktok-paper": Preset(36_638, 97_117, 5, 80, 746_546),
     "tiktok-scale": Preset(100_000_000, 10_000_000, 5, 72, None),
+    "billion": Preset(900_000_000, 100_000_000, 5, 72, None),
 }
 
 
@@ -45,6 +47,15 @@ def stream(name: str, *, seed: int = 0) -> SyntheticStream:
     return SyntheticStream(preset.n_users, preset.n_items, seed, preset.min_degree, preset.max_degree, name)
 
 
+def streamed(name: str, *, protocol: Protocol = "valid", seed: int = 0, eval_users: int = 10_000) -> StreamedDataset:
+    """A preset as a data set that is never materialised.
+
+    Raises:
+        UserError: no preset of that name.
+    """
+    return StreamedDataset(stream(name, seed=seed), eval_users, protocol)
+
+
 def generate(name: str, *, protocol: Protocol = "valid", seed: int = 0) -> Dataset:
     """Materialise a preset; a pure function of its arguments.
 
@@ -53,7 +64,7 @@ def generate(name: str, *, protocol: Protocol = "valid", seed: int = 0) -> Datas
     """
     preset = _preset(name)
     if preset.pairs is None:
-        raise UserError(f"preset {name} is streamed, never materialised; use it with `recsparse bench scale`")
+        raise UserError(f"preset {name} is streamed, never materialised; use `recsparse train` or `bench scale`")
     return stream(name, seed=seed).materialise(
         preset.pairs,
         test_fraction=preset.test_fraction,

@@ -9,16 +9,22 @@ import torch
 from torch import Tensor
 
 from recsparse.data.dataset import Dataset
+from recsparse.data.streamed import StreamedDataset
 from recsparse.data.synthetic import SyntheticStream
 from recsparse.errors import UserError
 from recsparse.ops.sample import MODES, sample, sample_synthetic
+
+# The seed of a stream says what the users like. That of its draws is a place among them: far apart, and so that the
+# numbers below 2^62 stay below it and the others below 2^63.
+_SEEDS = 1 << 19
+_DRAWS_OF_A_SEED = 1 << 42
 
 
 class Sampler:
     """Stateless sampler: draw number n is a pure function of (seed, n), so any cut of an epoch gives the same triples.
 
     Args:
-        dataset: a `Dataset` (its train part) or a `SyntheticStream`.
+        dataset: a `Dataset` (its train part), a `StreamedDataset` or a `SyntheticStream`.
         seed: in [0, 2^63).
         mode: `users` (a uniform user with replacement, then a uniform positive of that user) or `interactions` (every
             train pair once an epoch, shuffled anew each epoch; needs a `Dataset`).
@@ -37,7 +43,7 @@ class Sampler:
 
     def __init__(
         self,
-        dataset: Dataset | SyntheticStream,
+        dataset: Dataset | StreamedDataset | SyntheticStream,
         *,
         seed: int,
         mode: Literal["users", "interactions"] = "users",
@@ -48,11 +54,12 @@ class Sampler:
             raise UserError(f"unknown sampling mode {mode!r}; expected one of {', '.join(MODES)}")
         self.seed, self.mode, self.backend, self.device = seed, mode, backend, device
         self.n_items = dataset.n_items
-        self._stream = dataset if isinstance(dataset, SyntheticStream) else None
-        if isinstance(dataset, SyntheticStream):
+        self._stream: SyntheticStream | None = None
+        if not isinstance(dataset, Dataset):
+            self._stream = dataset if isinstance(dataset, SyntheticStream) else dataset.stream
             if mode != "users":
                 raise UserError("a generated stream is not materialised: only sampling mode 'users' works on it")
-            self.epoch_draws = dataset.expected_interactions
+            self.epoch_draws = self._stream.expected_interactions
             return
         degrees = dataset.train.degrees()
         users = np.flatnonzero((degrees > 0) & (degrees < dataset.n_items))
@@ -70,6 +77,7 @@ class Sampler:
         common = {"seed": self.seed, "start": start, "count": count}
         if self._stream is not None:
             s = self._stream
+            common = {"seed": s.seed, "start": start + self.seed % _SEEDS * _DRAWS_OF_A_SEED, "count": count}
             degrees = {"min_degree": s.min_degree, "max_degree": s.max_degree}
             return sample_synthetic(s.n_users, s.n_items, **degrees, **common, backend=self.backend, device=self.device)
         return sample(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from recsparse.config import Config
-from recsparse.data import Dataset
+from recsparse.data import Dataset, StreamedDataset
+from recsparse.errors import UserError
 from recsparse.graph import Graph
 from recsparse.models.base import Model, Triples
 from recsparse.models.dlrm import DLRM
@@ -14,10 +15,12 @@ from recsparse.table import DTYPES
 __all__ = ["DLRM", "LightGCN", "MatrixFactorisation", "Model", "Triples", "build"]
 
 
-def build(config: Config, dataset: Dataset) -> Model:
+def build(config: Config, dataset: Dataset | StreamedDataset) -> Model:
     """The model that `config.model` names, for the users and items of `dataset`."""
     options = config.model
     if options.name == "lightgcn":
+        if isinstance(dataset, StreamedDataset):
+            raise UserError(f"model.name lightgcn needs all interactions, but {dataset.name} is streamed; use mf")
         graph = Graph.from_interactions(dataset.train, dataset.n_items)
         return LightGCN(graph, config.optim.l2, options.layers, DTYPES[options.hidden])
     return MatrixFactorisation(dataset.n_users, dataset.n_items, config.optim.l2)

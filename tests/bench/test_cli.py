@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from recsparse.bench import axes
 from recsparse.bench.cli import main
-from recsparse.bench.registry import get_op
-from recsparse.errors import UserError
+from recsparse.bench.registry import OURS, get_op, providers_of
+from recsparse.errors import BackendError, UserError
 
 FIELDS = {
     *("op", "case", "provider", "backend", "threads", "p20_us", "p50_us", "p80_us", "first_us", "gbps"),
@@ -35,6 +36,7 @@ def test_run_report_and_compare(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert row["case"] == {
             **{"rows": 1000, "dim": 32, "density": 0.25, "batch": 100, "bag": 1, "ids": "zipf:1.05"},
             **{"dtype": "float32", "cold": False, "kind": "cols8", "optimizer": "adam", "graph": ""},
+            "device": "cpu",
         }
         assert row["correct"] is True
         assert row["resident"] == "cache"
@@ -75,6 +77,23 @@ def test_cases_of_full_tables_follow_the_density() -> None:
     assert {case.kind for case in axes.cases(op, True, {"rows": [500]})} == {"bits", "full"}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what is said where there is no GPU")
+def test_without_a_gpu_the_reason_is_said() -> None:
+    with pytest.raises(BackendError, match="backend cuda: torch"):
+        main(["run", *TINY, "--device", "cuda"])
+
+
+def test_on_a_gpu_ours_of_both_backends_meets_the_peers_that_run_there() -> None:
+    names = [each.name for each in providers_of("lookup", device="cuda")]
+    assert names[:2] == [OURS, f"{OURS}[triton]"]
+    assert {"torch.index_select", "weight x mask[torch.compile]"} <= set(names)
+    assert not {"fbgemm", "numba.csr", "scipy.csr"} & set(names)
+    op = get_op("lookup")
+    (case,) = axes.cases(op, False, {"density": [0.2]}, "cuda")
+    assert case.device == "cuda"
+    assert case.rows > max(each.rows for each in axes.cases(op, False, {}))
+
+
 def test_the_time_that_a_run_takes_is_said_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *TINY, "--provider", "recsparse"]) == 0
     assert capsys.readouterr().err.splitlines()[0].startswith("1 cases, at most about")
@@ -98,6 +117,7 @@ def test_the_time_that_a_run_takes_is_said_first(capsys: pytest.CaptureFixture[s
         (["run", *TINY, "--cold", "--warm"], "--warm"),
         (["run", *TINY, "--json", "/no/such/folder/x.json"], "/no/such/folder"),
         (["run", *TINY, "--colour", "red"], "--colour"),
+        (["run", *TINY, "--device", "tpu"], "--device"),
         (["run", "--op", "sample", "--quick", "--density", "0.1"], "--density: sample has no such axis; it has --rows"),
         (["run", "--op", "lookup,sample", "--quick", "--dim", "8"], "--dim: sample has no such axis; --op lookup"),
         (["run", "--op", "sample", "--quick", "--warm"], "--warm"),

@@ -11,7 +11,7 @@ from recsparse.bench.run import resident
 
 @pytest.fixture(autouse=True)
 def small_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "last_level_cache", lambda: 1000)
+    monkeypatch.setattr(machine, "last_level_cache", lambda device="cpu": 1000)
 
 
 def trial(held: int, moved: int, **more: Any) -> Trial:

@@ -6,6 +6,7 @@ emulated thread is some thousand times slower than a real one, so there are fewe
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from pathlib import Path
 
@@ -29,7 +30,10 @@ DIMS = (7, 33, 64, 100, 160, 256)
 def build() -> Path:
     """The library, compiled if anything has changed."""
     library = FOLDER / "recsparse_emulated.so"
-    native.build([native.emulated_library(library)], FOLDER)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may ask for it at once
+        native.build([native.emulated_library(library)], FOLDER)
     return library
 
 

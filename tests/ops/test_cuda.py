@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import native
@@ -74,18 +72,9 @@ def library() -> Path:
     return emulated.build()
 
 
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, library: Path) -> Iterator[dict[str, Future[None]]]:
-    """The tests of the ops that are asked for, two at a time: they take minutes."""
-    chosen = " and ".join(f"not {name}" for name in LEFT_OUT)
-    asked = [item.callspec.params["op"] for item in request.session.items if "the_kernels_pass" in item.name]
-    with ThreadPoolExecutor(2) as pool:
-        yield {op: pool.submit(run_tests, [str(TESTS / "ops" / f"test_{op}.py")], chosen) for op in asked}
-
-
 @pytest.mark.parametrize("op", OPS)
-def test_the_kernels_pass_the_tests_of_the_op(op: str, runs: dict[str, Future[None]]) -> None:
-    runs[op].result()
+def test_the_kernels_pass_the_tests_of_the_op(op: str, library: Path) -> None:
+    run_tests([str(TESTS / "ops" / f"test_{op}.py")], " and ".join(f"not {name}" for name in LEFT_OUT))
 
 
 def test_threads_in_descending_order_change_nothing(library: Path) -> None:
