@@ -1,8 +1,8 @@
 """A whole epoch and a whole evaluation of LightGCN on a folder of real data, against the code that people use.
 
 Ours runs as `recsparse train` runs it, sampling included. A peer whose epoch takes minutes is timed on some
-mini-batches; its row says so. All start from the same table, and the metrics that LightGCN-PyTorch's own test finds for it have to be
-ours. (What the mini-batches compute is checked by `bench run --op lightgcn_step`.)
+mini-batches; its row says so. All start from the same table, and the metrics that LightGCN-PyTorch's own test finds for
+it have to be ours. (What the mini-batches compute is checked by `bench run --op lightgcn_step`.)
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ import torch
 from hypothesis import settings
 
 # derandomize: the same examples on every machine, so that a red test is red for everybody.
-settings.register_profile("recsparse", deadline=None, derandomize=True)
+# RECSPARSE_EXAMPLES: fewer of them, for tests that run the tests of the ops again.
+examples = int(os.environ.get("RECSPARSE_EXAMPLES", settings().max_examples))
+settings.register_profile("recsparse", deadline=None, derandomize=True, max_examples=examples)
 settings.load_profile("recsparse")
 
 
