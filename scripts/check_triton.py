@@ -99,6 +99,7 @@ def call_ops(table: Table) -> None:
         call_optimizers(table, rows, ids)
     if (kind, dim) == (0, 64) or dim == 256:
         call_graph(dim)
+        call_rank(dim)
 
 
 def call_bags(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None:
@@ -131,6 +132,13 @@ def call_graph(dim: int) -> None:
         graph = fake_graph(kind)
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
             kernels.spmm(*graph, torch.zeros(ROWS, dim, dtype=dtype))
+
+
+def call_rank(dim: int) -> None:
+    """Every length of a list, and lists of several passes."""
+    seen = torch.zeros(41, dtype=torch.int64), torch.zeros(9, dtype=torch.int32)
+    for k in (10, 20, 64, 65):
+        kernels.rank(torch.zeros(40, dim), torch.zeros(ROWS, dim), *seen, k)
 
 
 def call_set_up(table: Table) -> None:

@@ -18,9 +18,9 @@ from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
 # An op has the name of its module, and hides it as an attribute of the package.
-bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, select, spmm = (
+bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, rank, select, spmm = (
     importlib.import_module(f"recsparse.triton_kernels.{name}")
-    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "select", "spmm")
+    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "rank", "select", "spmm")
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -34,6 +34,7 @@ if INTERPRETED:  # its time is that of programs, not of slots
     for module in (init, lookup_bag, prune_regrow):
         module.SLOTS *= 2
     spmm.ROWS *= 64
+    rank.BLOCK_ITEMS *= 4
 
 
 def on_device(*tensors: Tensor) -> Any:

@@ -16,6 +16,7 @@ from recsparse.triton_kernels.lookup_bag import lookup_bag, lookup_bag_backward,
 from recsparse.triton_kernels.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 from recsparse.triton_kernels.pack import pack, unpack
 from recsparse.triton_kernels.prune_regrow import prune_regrow_
+from recsparse.triton_kernels.rank import rank, rank_packed
 from recsparse.triton_kernels.sample import sample
 from recsparse.triton_kernels.select import select
 from recsparse.triton_kernels.spmm import spmm
@@ -37,6 +38,8 @@ __all__ = [
     "misfit_row",
     "pack",
     "prune_regrow_",
+    "rank",
+    "rank_packed",
     "row_counts",
     "rowwise_adagrad_",
     "sample",

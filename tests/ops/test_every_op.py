@@ -42,8 +42,8 @@ def registered() -> set[str]:
     return {re.split(r"::|\.", name)[1] for name in names if name.startswith("recsparse::")}
 
 
-# Ops of the CPU alone: generated interactions, LightGCN, ranking.
-CPU_ONLY = {"lightgcn_grow_scores", "lightgcn_step_", "rank", "rank_packed", "sample_synthetic"}
+# Ops of the CPU alone: generated interactions, steps of LightGCN.
+CPU_ONLY = {"lightgcn_grow_scores", "lightgcn_step_", "sample_synthetic"}
 
 IN_GRAPHS = sorted(registered() - OUTSIDE_GRAPHS)
 
