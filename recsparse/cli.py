@@ -138,6 +138,10 @@ def _bench(argv: list[str]) -> int:
         from recsparse.bench.epoch import main as epoch
 
         return epoch(argv[1:])
+    if argv[:1] == ["graph-memory"]:
+        from recsparse.bench.graph_memory import main as graph_memory
+
+        return graph_memory(argv[1:])
     from recsparse.bench.cli import main as bench
 
     return bench(argv)

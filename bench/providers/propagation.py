@@ -159,7 +159,7 @@ def _torch_step(
     return Trial(step, answer, traffic, held, problem.case.batch, note="all slots")
 
 
-class _Symmetric(torch.autograd.Function):
+class Symmetric(torch.autograd.Function):
     """A product whose backward is itself: torch would transpose the matrix in each step."""
 
     @staticmethod
@@ -176,7 +176,7 @@ class _Symmetric(torch.autograd.Function):
 def lightgcn_csr(problem: LightgcnProblem) -> Trial:
     """The best that torch can be made to do."""
     matrix = problem.csr
-    return _torch_step(problem, lambda x: _Symmetric.apply(matrix, x), INDEX64 + inputs.FLOAT, fused=True)
+    return _torch_step(problem, lambda x: Symmetric.apply(matrix, x), INDEX64 + inputs.FLOAT, fused=True)
 
 
 @provider("lightgcn_step", "torch.sparse_coo, Adam", devices=ANYWHERE)

@@ -48,6 +48,10 @@ LEFT_OUT = (
     "row_ids",
     "whole_passes",
     "far_values",
+    "far_sparse_table",
+    "same_bits_for_any_number",
+    "number_of_threads",
+    "200_full_steps and not bits",
 )
 
 
@@ -74,7 +78,7 @@ def library() -> Path:
 
 @pytest.mark.parametrize("op", OPS)
 def test_the_kernels_pass_the_tests_of_the_op(op: str, library: Path) -> None:
-    run_tests([str(TESTS / "ops" / f"test_{op}.py")], " and ".join(f"not {name}" for name in LEFT_OUT))
+    run_tests([str(TESTS / "ops" / f"test_{op}.py")], " and ".join(f"not ({name})" for name in LEFT_OUT))
 
 
 def test_threads_in_descending_order_change_nothing(library: Path) -> None:

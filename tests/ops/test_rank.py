@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from strategies import DIMS, DTYPES, KINDS, random_table, seeds
 
 from recsparse import reference
+from recsparse.bench import memory
 from recsparse.errors import BackendError
 from recsparse.ops import rank, rank_packed
 from recsparse.table import PackedTable
@@ -93,6 +94,14 @@ def test_lists_go_on_from_one_part_of_the_items_to_the_next(screen: str, threads
     for k in (20, 8_000):
         expected = reference.rank(users, items, *seen, k)
         assert same(rank(users, items, *seen, k, screen=screen), expected)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_no_score_matrix_is_ever_in_memory(screen: str) -> None:
+    users, items = torch.randn(3_000, 16), torch.randn(400_000, 16)
+    grown = memory.peak_growth(lambda: rank(users, items, *nothing_seen(3_000), 20, screen=screen))
+    assert grown is not None
+    assert grown < 400 << 20  # the scores would be 4.8 GB
 
 
 def test_same_bits_for_any_number_of_threads() -> None:
