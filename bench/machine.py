@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("recsparse", "numpy", "scipy", "fbgemm-gpu-cpu", "numba", "implicit")
+_PACKAGES = ("recsparse", "numpy", "scipy", "fbgemm-gpu-cpu", "numba", "implicit", "faiss-cpu", "torch_geometric")
 
 
 def _read(path: str) -> str | None:

@@ -85,6 +85,16 @@ def scipy_csr(problem: SpmmProblem) -> Trial:
     return _product(problem, matrix, lambda m, x: torch.from_numpy(m @ x.numpy()), INDEX32 + inputs.FLOAT)
 
 
+@provider("spmm", "torch_geometric.LGConv", needs("torch_geometric"))
+def lgconv(problem: SpmmProblem) -> Trial:
+    """On an edge list, as its LightGCN is used: rows gathered and scattered. The normalisation is computed before."""
+    from torch_geometric.nn import LGConv
+
+    coo = problem.csr.to_sparse_coo().coalesce()
+    layer, edges = LGConv(normalize=False), coo.indices().flip(0).contiguous()
+    return _product(problem, coo.values(), lambda weights, x: layer(x, edges, weights), 2 * INDEX64 + inputs.FLOAT)
+
+
 def _step_traffic(problem: LightgcnProblem, edge_bytes: int, products: int, arrays: int, value_bytes: int) -> Traffic:
     """`products` of all edges, and `arrays` passes over the dense table."""
     row = problem.case.dim * value_bytes

@@ -126,6 +126,7 @@ def test_peers_are_listed_one_a_line_and_torch_is_held() -> None:
         "implicit",
         "numba",
         "scipy",
+        "torch_geometric",
     }
     assert all("--no-deps" in words for words in listed if words[0].startswith("fbgemm"))
     assert bench_peers.peers("# only a comment\n\n a --no-deps # why\n") == [["a", "--no-deps"]]
