@@ -163,6 +163,7 @@ def call_set_up(table: Table) -> None:
     indptr, items = torch.arange(rows + 1), torch.zeros(rows, dtype=torch.int32)
     for mode in (0, 1):
         kernels.sample(indptr, items, indptr[:-1], rows, 0, 0, IDS, mode)
+    kernels.sample_synthetic(2**40, rows, 2, 9, 0, 0, IDS, device=index.device)
 
 
 def call_optimizers(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None:
@@ -177,6 +178,7 @@ def call_optimizers(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None
         (values.float(), None, False),
     )
     # The optimisers differ in a few instructions: all of them on one table, Adam, the largest, on the others.
+    graph = fake_graph(torch.int32)
     everything = layout[0] == 2 and layout[2] == 64 and values.dtype == torch.float32
     for optimizer in range(4) if everything else (3,):
         state = torch.zeros((0, values.numel(), ROWS, 2 * values.numel())[optimizer])
@@ -184,6 +186,11 @@ def call_optimizers(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None
         hyper = (optimizer, 0.01, 0.9, 0.999, 1e-8, 0.0, 0.0, 0)
         kernels.bpr_step_(values, state, step, index, cols, *triples, *layout, 300, 200, *hyper)
         kernels.bpr_grow_scores(index, cols, values, *triples, *layout, 300, 100)
+        # Three layers take every way to read a row; hidden rows of 16 bits are read and written as values are.
+        for half_hidden in (False, True) if everything and optimizer == 3 else (False,):
+            hidden = (*graph, *triples, *layout, 300)
+            kernels.lightgcn_step_(values, state, step, index, cols, *hidden, 200, 3, half_hidden, *hyper)
+            kernels.lightgcn_grow_scores(values, index, cols, *hidden, 3, half_hidden, 100)
         for grad, named, lazy in gradients:
             common = (step, index, cols, grad, named, *layout)
             if optimizer == 0:

@@ -18,9 +18,12 @@ from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
 # An op has the name of its module, and hides it as an attribute of the package.
-bpr_grow_scores, bpr_step, init, lookup_bag, prune_regrow, rank, select, spmm = (
+bpr_grow_scores, bpr_step, init, lightgcn_step, lookup_bag, prune_regrow, rank, select, spmm = (
     importlib.import_module(f"recsparse.triton_kernels.{name}")
-    for name in ("bpr_grow_scores", "bpr_step", "init", "lookup_bag", "prune_regrow", "rank", "select", "spmm")
+    for name in (
+        *("bpr_grow_scores", "bpr_step", "init", "lightgcn_step", "lookup_bag"),
+        *("prune_regrow", "rank", "select", "spmm"),
+    )
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -34,6 +37,8 @@ if INTERPRETED:  # its time is that of programs, not of slots
     for module in (init, lookup_bag, prune_regrow):
         module.SLOTS *= 2
     spmm.ROWS *= 64
+    lightgcn_step.ROWS = spmm.ROWS
+    lightgcn_step.SCORE_SLOTS, lightgcn_step.GRADIENT_SLOTS = bpr_step.SCORE_SLOTS, bpr_step.UPDATE_SLOTS
     rank.BLOCK_ITEMS *= 4
 
 

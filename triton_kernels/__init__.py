@@ -11,6 +11,7 @@ from recsparse.triton_kernels.bpr_step import bpr_step_
 from recsparse.triton_kernels.convert_index import convert_index, misfit_row
 from recsparse.triton_kernels.init import init_index_, init_values_
 from recsparse.triton_kernels.inspect import column_mask, row_counts
+from recsparse.triton_kernels.lightgcn_step import lightgcn_grow_scores, lightgcn_step_
 from recsparse.triton_kernels.lookup import lookup, lookup_backward
 from recsparse.triton_kernels.lookup_bag import lookup_bag, lookup_bag_backward, lookup_bag_weights_backward
 from recsparse.triton_kernels.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
@@ -18,6 +19,7 @@ from recsparse.triton_kernels.pack import pack, unpack
 from recsparse.triton_kernels.prune_regrow import prune_regrow_
 from recsparse.triton_kernels.rank import rank, rank_packed
 from recsparse.triton_kernels.sample import sample
+from recsparse.triton_kernels.sample_synthetic import sample_synthetic
 from recsparse.triton_kernels.select import select
 from recsparse.triton_kernels.spmm import spmm
 
@@ -30,6 +32,8 @@ __all__ = [
     "convert_index",
     "init_index_",
     "init_values_",
+    "lightgcn_grow_scores",
+    "lightgcn_step_",
     "lookup",
     "lookup_backward",
     "lookup_bag",
@@ -43,6 +47,7 @@ __all__ = [
     "row_counts",
     "rowwise_adagrad_",
     "sample",
+    "sample_synthetic",
     "select",
     "sgd_",
     "spmm",

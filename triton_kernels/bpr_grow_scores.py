@@ -79,7 +79,7 @@ def _score_slots_kernel(
     tl.store(scores + place, tl.where(kept, 0.0, tl.abs(total)), mask=inside)
 
 
-def _best(keys: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+def best_slots(keys: Tensor, scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """The largest `limit` positive scores, ties to the lower key; keys ascend before and after."""
     candidates = scores > 0
     if int(candidates.sum()) > limit:
@@ -133,5 +133,5 @@ def bpr_grow_scores(
         launch(_score_slots_kernel, last - first, block, *tensors, **shape, BLOCK=block, ACROSS=1)
         launch(_score_slots_kernel, long_work(3 * n), LONG.value, *tensors, **shape, BLOCK=1, ACROSS=block)
         keys = (touched[first:last, None] * dim + columns).flatten()
-        best = _best(torch.cat([best[0], keys]), torch.cat([best[1], scores.flatten()]), limit)
+        best = best_slots(torch.cat([best[0], keys]), torch.cat([best[1], scores.flatten()]), limit)
     return best

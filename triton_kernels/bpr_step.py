@@ -98,6 +98,29 @@ def _update_kernel(
         )  # fmt: skip
 
 
+def check_batches(
+    op: str, triples: tuple[Tensor, Tensor, Tensor], rows: int, item_offset: int, batch_size: int, index: Tensor
+) -> tuple[int, int, int]:
+    """(triples, triples a mini-batch, mini-batches)."""
+    if batch_size < 1:
+        raise ValueError(f"{op}: batch_size is {batch_size}, expected at least 1")
+    check.triples(op, *triples, rows, item_offset, index.device)
+    count = triples[0].numel()
+    batch_size = min(batch_size, max(1, count))
+    return count, batch_size, triton.cdiv(count, batch_size)
+
+
+def batch_means(loss: Tensor, batch_size: int) -> Tensor:
+    """float32 [mini-batches] of the losses of triples; the last mini-batch may be shorter."""
+    n = loss.numel()
+    batches = triton.cdiv(n, batch_size)
+    padded = loss.new_zeros(batches * batch_size)
+    padded[:n] = loss
+    sizes = torch.full((batches,), batch_size, dtype=torch.float32, device=loss.device)
+    sizes[-1:] = n - (batches - 1) * batch_size
+    return padded.view(batches, batch_size).sum(1) / sizes
+
+
 def bpr_step_(
     values: Tensor,
     state: Tensor,
@@ -124,19 +147,11 @@ def bpr_step_(
     """float32 [mini-batches]; see `recsparse.ops.bpr_step_`. Nothing waits for the device."""
     op, device = "bpr_step_", index.device
     check.table(op, index, cols, values, kind, rows, dim)
-    if not 0 <= optimizer <= 3:
-        raise ValueError(
-            f"{op}: optimizer is {optimizer}, expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)"
-        )
+    check.optimizer(op, optimizer)
     check.options(op, optimizer, lr, beta1, beta2, eps, weight_decay)
     check.state(op, "state", state, optimizer, values.numel(), rows, device)
     check.step(op, step, device)
-    if batch_size < 1:
-        raise ValueError(f"{op}: batch_size is {batch_size}, expected at least 1")
-    check.triples(op, users, pos, neg, rows, item_offset, device)
-    n = users.numel()
-    batch_size = min(batch_size, max(1, n))
-    batches = triton.cdiv(n, batch_size)
+    n, batch_size, batches = check_batches(op, (users, pos, neg), rows, item_offset, batch_size, index)
     if n == 0:
         return state.new_empty(0)
 
@@ -174,8 +189,4 @@ def bpr_step_(
         launch(_update_kernel, long_work(3 * count), LONG.value, *args, **how, BLOCK=1, ACROSS=block)
     step += batches
     torch.autograd.graph.increment_version([values, state])
-    padded = torch.zeros(batches * batch_size, dtype=torch.float32, device=device)
-    padded[:n] = loss
-    sizes = torch.full((batches,), batch_size, dtype=torch.float32, device=device)
-    sizes[-1:] = n - (batches - 1) * batch_size
-    return padded.view(batches, batch_size).sum(1) / sizes
+    return batch_means(loss, batch_size)

@@ -98,6 +98,12 @@ def ids(op: str, name: str, given: Tensor, limit: int) -> None:
         raise IndexError(f"{op}: {name}[{at}] = {int(given[at])} is out of range, expected 0..{limit - 1}")
 
 
+def optimizer(op: str, code: int) -> None:
+    """An optimiser that there is."""
+    if not 0 <= code <= 3:
+        raise ValueError(f"{op}: optimizer is {code}, expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)")
+
+
 def options(op: str, optimizer: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float) -> None:
     """Hyper-parameters of an optimiser."""
     if not lr >= 0:

@@ -187,4 +187,5 @@ def launch_pieces(
         source: (index, cols, x, number, scale), of which FROM says what is read.
         splits: parts of COLS columns that a row has.
     """
+    shape["ACROSS"] = max(1, shape["ACROSS"] // 2)  # there are two rows in a tile
     launch(pieces_kernel, len(pieces) * splits, 1, *graph, *source, pieces, **shape, SPLITS=splits)

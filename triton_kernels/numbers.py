@@ -9,6 +9,7 @@ STREAM_INIT_VALUE = tl.constexpr(1)
 STREAM_INIT_MASK = tl.constexpr(2)
 STREAM_SAMPLE = tl.constexpr(3)
 STREAM_SHUFFLE = tl.constexpr(4)
+STREAM_SYNTHETIC = tl.constexpr(5)
 STREAM_ROUNDING = tl.constexpr(7)
 
 

@@ -23,7 +23,7 @@ NO_ROW = 2**62
 
 
 @triton.jit
-def _bounded32(random, n):
+def bounded32(random, n):
     """Uniform int64 in [0, n) from uint32 words: the high half of the product; n below 2^32."""
     return ((random.to(tl.uint64) * n.to(tl.uint64)) >> 32).to(tl.int64)
 
@@ -34,13 +34,11 @@ def _round(high, low, key, mask):
 
 
 @triton.jit
-def _shuffled(seed, draw, nnz, low_bits, low_mask, high_mask):
-    """Places in [0, nnz): the keyed permutation of the epoch of each draw, a Feistel network walked until it fits."""
-    epoch = draw // nnz
-    position = draw - epoch * nnz
-    zero = epoch * 0
-    k0, k1, k2, k3 = philox(seed, epoch, zero, STREAM_SHUFFLE)
-    k4, k5, k6, k7 = philox(seed, epoch, zero + 1, STREAM_SHUFFLE)
+def permuted(position, n, seed, number, STREAM: tl.constexpr, low_bits, low_mask, high_mask):
+    """A keyed permutation of [0, n), int64: a Feistel network walked until it fits. Its keys are those of `number`."""
+    zero = number * 0
+    k0, k1, k2, k3 = philox(seed, number, zero, STREAM)
+    k4, k5, k6, k7 = philox(seed, number, zero + 1, STREAM)
     low_mask = low_mask.to(tl.uint32)
     high_mask = high_mask.to(tl.uint32)
     todo = position >= 0
@@ -56,8 +54,15 @@ def _shuffled(seed, draw, nnz, low_bits, low_mask, high_mask):
         high = _round(high, low, k6, high_mask)
         low = _round(low, high, k7, low_mask)
         position = tl.where(todo, (high.to(tl.int64) << low_bits) | low.to(tl.int64), position)
-        todo = position >= nnz
+        todo = position >= n
     return position
+
+
+def halves(n: int) -> tuple[int, int, int]:
+    """(bits of the lower half, and masks of both halves) of the network that permutes [0, n)."""
+    bits = max(0, n - 1).bit_length()
+    low = (bits + 1) // 2
+    return low, (1 << low) - 1, (1 << (bits - low)) - 1
 
 
 @triton.jit
@@ -91,7 +96,8 @@ def _sample_kernel(
         row = tl.umulhi(random, (at * 0 + rows).to(tl.uint64)).to(tl.int64)
         place = at * 0
     else:
-        place = _shuffled(seed, draw, at * 0 + nnz, low_bits, low_mask, high_mask)
+        epoch = draw // nnz
+        place = permuted(draw - epoch * nnz, nnz, seed, epoch, STREAM_SHUFFLE, low_bits, low_mask, high_mask)
         row = lower_bound(indptr, rows, place + 1) - 1
     begin = tl.load(indptr + row, mask=live, other=0)
     end = tl.load(indptr + row + 1, mask=live, other=1)
@@ -102,11 +108,17 @@ def _sample_kernel(
     live = live & (wrong == 0)
     degree = tl.where(live, degree, 1)
     if MODE == USERS:
-        place = begin + _bounded32(w2, degree)
-    rank = _bounded32(w3, n_items - degree)
+        place = begin + bounded32(w2, degree)
+    rank = bounded32(w3, n_items - degree)
     tl.store(users + at, tl.load(user_of + row, mask=live, other=0), mask=live)
     tl.store(pos + at, tl.load(items + place, mask=live, other=0).to(tl.int64), mask=live)
     tl.store(neg + at, _absent(items, begin, tl.where(live, degree, 0), rank), mask=live)
+
+
+def check_draws(start: int, count: int) -> None:
+    """Numbers of draws that there are."""
+    if start < 0 or count < 0 or start > 2**63 - 1 - count:
+        raise ValueError(f"start and count must not be negative, got {start} and {count}")
 
 
 def sample(
@@ -117,8 +129,7 @@ def sample(
     check.vector(op, "indptr", indptr, torch.int64, device)
     check.vector(op, "items", items, torch.int32, device)
     check.vector(op, "users", users, torch.int64, device)
-    if start < 0 or count < 0 or start > 2**63 - 1 - count:
-        raise ValueError(f"start and count must not be negative, got {start} and {count}")
+    check_draws(start, count)
     rows, nnz = users.numel(), items.numel()
     if indptr.numel() != rows + 1:
         raise ValueError(f"indptr: {rows + 1} entries are expected (users + 1), got {indptr.numel()}")
@@ -130,11 +141,8 @@ def sample(
         raise ValueError("nothing to draw from: no user has both a positive and a negative")
     out = tuple(torch.empty(count, dtype=torch.int64, device=device) for _ in range(3))
     bad = torch.full((1,), NO_ROW, dtype=torch.int64, device=device)
-    bits = max(0, nnz - 1).bit_length()
-    low = (bits + 1) // 2
-    halves = (low, (1 << low) - 1, (1 << (bits - low)) - 1)
     tensors = (indptr, items, users, *out, bad, rows, nnz, n_items, seed, start, count)
-    launch(_sample_kernel, count, BLOCK, *tensors, *halves, MODE=mode, BLOCK=BLOCK)
+    launch(_sample_kernel, count, BLOCK, *tensors, *halves(nnz), MODE=mode, BLOCK=BLOCK)
     ends = (indptr[0] == 0) & (indptr[-1] == nnz)
     if device.type == "cuda":
         torch._assert_async(

@@ -96,7 +96,8 @@ def sample_synthetic(
     device = torch.device(device)
     chosen = resolve_backend(backend, device.type)
     if chosen != "cuda":
-        drawn: Triples = implementation(chosen).sample_synthetic(*arguments)
+        where = {"device": device} if chosen == "triton" else {}
+        drawn: Triples = implementation(chosen).sample_synthetic(*arguments, **where)
         return drawn
     users, pos, neg = (torch.empty(max(0, count), dtype=torch.int64, device=device) for _ in range(3))
     torch.ops.recsparse.sample_synthetic.out(*arguments, users=users, pos=pos, neg=neg)

@@ -42,9 +42,6 @@ def registered() -> set[str]:
     return {re.split(r"::|\.", name)[1] for name in names if name.startswith("recsparse::")}
 
 
-# Ops of the CPU alone: generated interactions, steps of LightGCN.
-CPU_ONLY = {"lightgcn_grow_scores", "lightgcn_step_", "sample_synthetic"}
-
 IN_GRAPHS = sorted(registered() - OUTSIDE_GRAPHS)
 
 
@@ -67,7 +64,7 @@ def test_has_a_fake_kernel(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(IN_GRAPHS) - CPU_ONLY))
+@pytest.mark.parametrize("name", IN_GRAPHS)
 def test_has_a_triton_kernel(name: str) -> None:
     pytest.importorskip("triton")
     from recsparse import triton_kernels
