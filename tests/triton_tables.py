@@ -18,11 +18,23 @@ from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
 # An op has the name of its module, and hides it as an attribute of the package.
-bpr_grow_scores, bpr_step, init, lightgcn_step, lookup_bag, prune_regrow, rank, select, spmm = (
+(
+    bpr_grow_scores,
+    bpr_step,
+    init,
+    lightgcn_batch,
+    lightgcn_step,
+    lookup_bag,
+    prune_regrow,
+    rank,
+    sample_synthetic,
+    select,
+    spmm,
+) = (
     importlib.import_module(f"recsparse.triton_kernels.{name}")
     for name in (
-        *("bpr_grow_scores", "bpr_step", "init", "lightgcn_step", "lookup_bag"),
-        *("prune_regrow", "rank", "select", "spmm"),
+        *("bpr_grow_scores", "bpr_step", "init", "lightgcn_batch", "lightgcn_step", "lookup_bag"),
+        *("prune_regrow", "rank", "sample_synthetic", "select", "spmm"),
     )
 )
 
@@ -38,8 +50,9 @@ if INTERPRETED:  # its time is that of programs, not of slots
         module.SLOTS *= 2
     spmm.ROWS *= 64
     lightgcn_step.ROWS = spmm.ROWS
-    lightgcn_step.SCORE_SLOTS, lightgcn_step.GRADIENT_SLOTS = bpr_step.SCORE_SLOTS, bpr_step.UPDATE_SLOTS
+    lightgcn_batch.SCORE_SLOTS, lightgcn_batch.GRADIENT_SLOTS = bpr_step.SCORE_SLOTS, bpr_step.UPDATE_SLOTS
     rank.BLOCK_ITEMS *= 4
+    sample_synthetic.ACROSS *= 16
 
 
 def on_device(*tensors: Tensor) -> Any:

@@ -8,11 +8,12 @@ Every product is a launch over the rows of the graph (`graph.py`), and what beco
 
 *Forward*: s (e + s sum), a row of the next layer. The first one reads its neighbours packed, an index line and the kept
 weights of each; e is read packed by all of them. *Mean*: the last layer, for the distinct rows of the mini-batch alone.
-*Triples* and *gradient*: a loss and a coefficient a triple; g of each distinct row. *Backward*: s (g + s sum), of which
-the first one skips neighbours that are not in the mini-batch. *Update* or *grow*: the last product of the backward, in
-which a row goes to the optimiser at its kept columns, or its other columns are scored. No dense gradient exists.
+Then losses and g (`lightgcn_batch.py`). *Backward*: s (g + s sum), of which the first one skips neighbours that are not
+in the mini-batch. *Update* or *grow*: the last product of the backward, in which a row goes to the optimiser at its
+kept columns, or its other columns are scored. No dense gradient exists.
 
-Memory: min(2, K - 1) arrays [nodes, dim] of the hidden type, two float32 rows a distinct row of a mini-batch.
+Memory: min(2, K - 1) arrays [nodes, dim] of the hidden type, 4 bytes a node, two float32 rows a distinct row of a
+mini-batch, and 36 bytes an occurrence of the call for sorted ids.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from recsparse.triton_kernels import check
 from recsparse.triton_kernels.bpr_grow_scores import CHUNK_SLOTS, best_slots
-from recsparse.triton_kernels.bpr_step import batch_means, check_batches, logistic
+from recsparse.triton_kernels.bpr_step import batch_means, check_batches, gather_row
 from recsparse.triton_kernels.graph import (
     MEMBERS,
     PACKED,
@@ -37,30 +38,14 @@ from recsparse.triton_kernels.graph import (
     row_sums,
     tile_of,
 )
+from recsparse.triton_kernels.lightgcn_batch import batch_gradient
 from recsparse.triton_kernels.numbers import narrow
 from recsparse.triton_kernels.rows import decode, expand
-from recsparse.triton_kernels.segments import (
-    LONG,
-    Segments,
-    long_segment,
-    long_work,
-    make_segments,
-    short_segments,
-)
-from recsparse.triton_kernels.tile import index_words, launch, rows_of, table_shape
+from recsparse.triton_kernels.segments import Segments, make_segments
+from recsparse.triton_kernels.tile import index_words, launch, table_shape
 from recsparse.triton_kernels.update import coefficients, update_rows
 
 ROWS = 1  # of the graph in a program, and they wait for each other
-SCORE_SLOTS = 512  # three rows a triple
-GRADIENT_SLOTS = 1024
-
-
-@triton.jit
-def _own_row(index, cols, values, row, live, KIND: tl.constexpr, DIM: tl.constexpr, WORDS: tl.constexpr):
-    """Rows of layer 0, float32 [rows, 32 * WORDS]."""
-    start, words = decode(index, cols, row, live, KIND, DIM, WORDS)
-    kept, rank = expand(words, WORDS)
-    return tl.load(values + start[:, None] + rank, mask=kept, other=0).to(tl.float32)
 
 
 @triton.jit
@@ -85,7 +70,7 @@ def _layer_forward_kernel(
         FROM, KIND, DIM, WORDS, ROWS, ACROSS, COLS,
     )  # fmt: skip
     row = tl.load(node + slot, mask=live, other=0).to(tl.int64)
-    own = _own_row(index, cols, values, row, live, KIND, DIM, WORDS)
+    own, _, _ = gather_row(index, cols, values, row, live, KIND, DIM, WORDS)
     s = tl.load(scale + row, mask=live, other=0)[:, None]
     place = out + row[:, None] * DIM + column[None, :]
     inside = live[:, None] & (column < DIM)[None, :]
@@ -113,74 +98,11 @@ def _mean_kernel(
         offsets, neighbours, chunks, pieces, index, cols, x, member, scale, slot, live, column,
         FROM, KIND, DIM, WORDS, ROWS, ACROSS, COLS,
     )  # fmt: skip
-    own = _own_row(index, cols, values, row, live, KIND, DIM, WORDS)
+    own, _, _ = gather_row(index, cols, values, row, live, KIND, DIM, WORDS)
     s = tl.load(scale + row, mask=live, other=0)[:, None]
     inside = live[:, None] & (column < DIM)[None, :]
     tl.store(out + place[:, None] * DIM + column[None, :], share * (own + s * total), mask=inside)
     tl.store(member + row, place.to(tl.int32), mask=live)
-
-
-@triton.jit
-def _mean_rows(out, member, row, live, column, DIM: tl.constexpr):
-    number = tl.load(member + row, mask=live, other=0).to(tl.int64)
-    inside = live[:, None] & (column < DIM)[None, :]
-    return tl.load(out + number[:, None] * DIM + column[None, :], mask=inside, other=0)
-
-
-@triton.jit(do_not_specialize=["first", "count", "item_offset"])
-def _triples_kernel(
-    users, pos, neg, member, out, factors, loss, first, count, item_offset, inverse,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """The loss of each triple, and its derivative with respect to the difference of the scores."""
-    triple = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = triple < count
-    column = tl.arange(0, COLS)
-    user = tl.load(users + first + triple, mask=live, other=0)
-    liked = item_offset + tl.load(pos + first + triple, mask=live, other=0)
-    other = item_offset + tl.load(neg + first + triple, mask=live, other=0)
-    own = _mean_rows(out, member, user, live, column, DIM)
-    partner = _mean_rows(out, member, other, live, column, DIM) - _mean_rows(out, member, liked, live, column, DIM)
-    softplus, sigmoid = logistic(tl.sum(own * partner, 1))
-    tl.store(loss + first + triple, softplus, mask=live)
-    tl.store(factors + triple, sigmoid * inverse, mask=live)
-
-
-@triton.jit(do_not_specialize=["first", "count", "item_offset"])
-def _gradient_kernel(
-    users, pos, neg, member, out, factors, keys, order, number, begin, gradient, first, count, item_offset, share,
-    DIM: tl.constexpr, BLOCK: tl.constexpr, ACROSS: tl.constexpr, COLS: tl.constexpr,
-):  # fmt: skip
-    """g of each distinct row times `share`; `first` and `count` are of occurrences, three a triple."""
-    segment = tl.load(number + first)
-    if ACROSS > 1:
-        _, head, length = long_segment(keys, number, begin, first, count)
-    else:
-        last = tl.load(number + first + count - 1) + 1
-        _, head, length = short_segments(keys, begin, segment, last, BLOCK)
-    column = tl.arange(0, COLS)
-    total = tl.zeros([BLOCK * ACROSS, COLS], tl.float32)
-    step = tl.arange(0, ACROSS) if ACROSS > 1 else tl.zeros([BLOCK], tl.int32)
-    for done in range(0, tl.max(length), ACROSS):
-        have = done + step < length
-        occurrence = tl.load(order + head + done + step, mask=have, other=0)
-        triple = occurrence // 3
-        role = occurrence - 3 * triple
-        of_user = have & (role == 0)
-        user = tl.load(users + triple, mask=have, other=0)
-        liked = item_offset + tl.load(pos + triple, mask=have, other=0)
-        other = item_offset + tl.load(neg + triple, mask=have, other=0)
-        # d loss / d user = c (neg - pos), d pos = -c user, d neg = c user
-        partner = _mean_rows(out, member, tl.where(of_user, other, user), have, column, DIM)
-        minus = _mean_rows(out, member, liked, of_user, column, DIM)
-        factor = tl.load(factors + triple - first // 3, mask=have, other=0)
-        total += tl.where(role == 1, -factor, factor)[:, None] * (partner - minus)
-    if ACROSS > 1:
-        total = tl.sum(total, 0)[None, :]
-    live = length > 0
-    place = tl.load(number + head, mask=live, other=0) - segment
-    inside = live[:, None] & (column < DIM)[None, :]
-    tl.store(gradient + place[:, None] * DIM + column[None, :], share * total, mask=inside)
 
 
 @triton.jit(do_not_specialize=["nodes"])
@@ -322,29 +244,15 @@ class _Step:
             self.product(_layer_forward_kernel, kind, x, self.rows, self.node, self.values, out, self.rows)
             kind, x = SCALED.value, out
         self.member.fill_(-1)
-        segments = self.segments
-        found = (
-            segments.keys,
-            segments.number,
-            segments.begin,
-            self.mean,
-            batch,
-            3 * first,
-            3 * count,
-            self.rows,
-            share,
-        )
-        distinct = min(3 * count, self.rows)
-        self.product(_mean_kernel, kind, x, distinct, self.slot, self.values, *found)
-        triples = (*self.triples, self.member, self.mean, self.factors)
-        how = {"DIM": self.dim, "COLS": self.columns}
-        block = rows_of(self.dim, SCORE_SLOTS)
-        numbers = (first, count, self.item_offset, 1 / count)
-        launch(_triples_kernel, count, block, *triples, self.loss, *numbers, **how, BLOCK=block)
-        block = rows_of(self.dim, GRADIENT_SLOTS)
-        args = (*triples, *self.segments, self.gradient, 3 * first, 3 * count, self.item_offset, share)
-        launch(_gradient_kernel, distinct, block, *args, **how, BLOCK=block, ACROSS=1)
-        launch(_gradient_kernel, long_work(3 * count), LONG.value, *args, **how, BLOCK=1, ACROSS=block)
+        distinct, segments = min(3 * count, self.rows), self.segments
+        tensors = (self.slot, self.values, segments.keys, segments.number, segments.begin, self.mean)
+        self.product(
+            _mean_kernel, kind, x, distinct, *tensors, batch, 3 * first, 3 * count, self.rows, share
+        )  # fmt: skip
+        batch_gradient(
+            self.triples, self.segments, self.item_offset, first, count, share, self.member, self.mean, self.factors,
+            self.loss, self.gradient,
+        )  # fmt: skip
         kind, x = MEMBERS.value, self.gradient
         for k in range(self.layers - 1):
             out = self.hidden[k % 2]
