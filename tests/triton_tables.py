@@ -17,26 +17,16 @@ from torch import Tensor
 from recsparse.optim import TableOptimizer
 from recsparse.table import PackedTable
 
-# An op has the name of its module, and hides it as an attribute of the package.
-(
-    bpr_grow_scores,
-    bpr_step,
-    init,
-    lightgcn_batch,
-    lightgcn_step,
-    lookup_bag,
-    prune_regrow,
-    rank,
-    sample_synthetic,
-    select,
-    spmm,
-) = (
-    importlib.import_module(f"recsparse.triton_kernels.{name}")
-    for name in (
-        *("bpr_grow_scores", "bpr_step", "init", "lightgcn_batch", "lightgcn_step", "lookup_bag"),
-        *("prune_regrow", "rank", "sample_synthetic", "select", "spmm"),
-    )
-)
+
+def _module(name: str) -> Any:
+    """A module of the package: an op has the name of its module, and hides it as an attribute of the package."""
+    return importlib.import_module(f"recsparse.triton_kernels.{name}")
+
+
+bpr_grow_scores, bpr_step, init = map(_module, ("bpr_grow_scores", "bpr_step", "init"))
+lightgcn_batch, lightgcn_step, lookup_bag = map(_module, ("lightgcn_batch", "lightgcn_step", "lookup_bag"))
+prune_regrow, rank, sample_synthetic = map(_module, ("prune_regrow", "rank", "sample_synthetic"))
+select, spmm = map(_module, ("select", "spmm"))
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # One word of mask a row, whole words and not, five words (a block of two lines), eight (another), 16-bit lengths.
