@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "core/half.h"
+#include "core/rank.h"
 #include "core/row_layout.h"
 
 namespace recsparse {
@@ -39,12 +40,10 @@ struct RankArgs {
   float* out_scores;   // [users, k], -infinity at the padding
 };
 
-// The first row that cannot be ranked: it holds a NaN or its Euclidean norm exceeds kRankLargestNorm (a product of two
-// larger ones could overflow). Both -1: none.
+// The first row that cannot be ranked: it holds a NaN or its Euclidean norm exceeds kRankLargestNorm. Both -1: none.
 struct RankFault {
   int64_t user = -1, item = -1;
 };
-constexpr float kRankLargestNorm = 1e18f;
 
 // Working memory: about 128 MiB for the items, whatever their number (at least 9 * 48 * dim bytes), and for each thread
 // that of 128 users: their rows and k candidates each. int8 falls back to float32 where this CPU has no int8 kernel.

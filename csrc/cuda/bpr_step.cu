@@ -4,6 +4,7 @@
 #include "cuda/bpr_score.cuh"
 #include "cuda/bpr_step.h"
 #include "cuda/errors.cuh"
+#include "cuda/mean_losses.cuh"
 #include "cuda/runs.cuh"
 #include "cuda/sort.h"
 #include "cuda/update_row.cuh"
@@ -181,35 +182,6 @@ struct UpdateFromRecords {
   }
 };
 
-struct LossParts {
-  double sums[kThreads];
-};
-
-// The mean softplus of each mini-batch, and the step counter. Grid: a block a mini-batch; a thread adds every 256th term, then
-// a fixed tree. Bytes moved: 4 a triple.
-__global__ void __launch_bounds__(kThreads) bpr_loss_kernel(const float* softplus, const uint32_t* bad, int64_t count,
-                                                            int64_t full, int64_t batches, float* loss, int64_t* step) {
-  LossParts& parts = shared<LossParts>();
-  for (int64_t b = blockIdx.x; b < batches; b += gridDim.x) {
-    const int64_t begin = b * full, end = smaller(begin + full, count);
-    double sum = 0;
-    if (!*bad) {
-      for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) sum += softplus[i];
-    }
-    parts.sums[threadIdx.x] = sum;
-    __syncthreads();
-    for (unsigned half = kThreads / 2; half > 0; half /= 2) {
-      if (threadIdx.x < half) parts.sums[threadIdx.x] += parts.sums[threadIdx.x + half];
-      __syncthreads();
-    }
-    if (threadIdx.x == 0) {
-      loss[b] = *bad ? bits_float(0x7fc00000u) : static_cast<float>(parts.sums[0] / static_cast<double>(end - begin));
-    }
-    __syncthreads();
-  }
-  if (global_thread() == 0 && !*bad) *step += batches;
-}
-
 void score(const DeviceTable& table, const BprStepArgs& args, const Plan& plan, const Scratch& scratch, int64_t begin,
            int64_t count, void* stream) {
   with_values(args.value_type, [&](auto storage) {
@@ -285,8 +257,9 @@ const char* bpr_step(const BprStepArgs& args, void* stream) {
       update(args, plan, scratch, runs, b, stream);
     }
   }
-  launch("bpr_loss", bpr_loss_kernel, grid_for(plan.batches, 1), kThreads, stream, scratch.softplus, scratch.bad,
-         args.triples.count, plan.full, plan.batches, args.loss, args.step);
+  mean_losses(
+      MeanLosses{scratch.softplus, scratch.bad, args.triples.count, plan.full, plan.batches, args.loss, args.step},
+      stream);
   return launch_error();
 }
 

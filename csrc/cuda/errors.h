@@ -24,6 +24,16 @@ enum class Fault : uint32_t {
   sgd_ids,
   select_nan,
   sample_row,
+  rank_users,
+  rank_indptr,
+  rank_item_row,
+  rank_user_row,
+  lightgcn_step_users,
+  lightgcn_step_pos,
+  lightgcn_step_neg,
+  lightgcn_grow_scores_users,
+  lightgcn_grow_scores_pos,
+  lightgcn_grow_scores_neg,
 };
 
 // One a device, zeroed by the host when it has read it.

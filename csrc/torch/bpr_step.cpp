@@ -16,10 +16,7 @@ at::Tensor bpr_step_cpu(at::Tensor& values, at::Tensor& state, at::Tensor& step,
                         int64_t optimizer, double lr, double beta1, double beta2, double eps, double weight_decay,
                         double l2, int64_t seed) {
   const TableView table = check_table("bpr_step_", index, cols, values, kind, rows, dim);
-  TORCH_CHECK_VALUE(optimizer >= 0 && optimizer < kOptimizers, "bpr_step_: optimizer is ", optimizer,
-                    ", expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)");
-  const OptimizerOptions options{static_cast<Optimizer>(optimizer), lr, beta1, beta2, eps, weight_decay};
-  check_options("bpr_step_", options);
+  const OptimizerOptions options = check_optimizer("bpr_step_", optimizer, lr, beta1, beta2, eps, weight_decay);
   check_state("bpr_step_", "state", state, options.kind, values.numel(), rows);
   check_step("bpr_step_", step);
   TORCH_CHECK_VALUE(batch_size >= 1, "bpr_step_: batch_size is ", batch_size, ", expected at least 1");

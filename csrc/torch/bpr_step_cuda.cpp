@@ -17,10 +17,7 @@ at::Tensor bpr_step_cuda(at::Tensor& values, at::Tensor& state, at::Tensor& step
   const char* op = "bpr_step_";
   const CudaCall call(op, values);
   const TableView table = check_table(op, index, cols, values, kind, rows, dim, call.device());
-  TORCH_CHECK_VALUE(optimizer >= 0 && optimizer < kOptimizers, "bpr_step_: optimizer is ", optimizer,
-                    ", expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)");
-  const OptimizerOptions options{static_cast<Optimizer>(optimizer), lr, beta1, beta2, eps, weight_decay};
-  check_options(op, options);
+  const OptimizerOptions options = check_optimizer(op, optimizer, lr, beta1, beta2, eps, weight_decay);
   check_state(op, "state", state, options.kind, values.numel(), rows, call.device());
   check_step(op, step, call.device());
   TORCH_CHECK_VALUE(batch_size >= 1, "bpr_step_: batch_size is ", batch_size, ", expected at least 1");

@@ -33,6 +33,16 @@ constexpr FaultName kFaults[] = {
     {"sgd_", "ids"},
     {"select", "values"},
     {"sample", "row"},
+    {"rank", "users"},
+    {"rank", "indptr"},
+    {"rank", "item"},
+    {"rank", "user"},
+    {"lightgcn_step_", "users"},
+    {"lightgcn_step_", "pos"},
+    {"lightgcn_step_", "neg"},
+    {"lightgcn_grow_scores", "users"},
+    {"lightgcn_grow_scores", "pos"},
+    {"lightgcn_grow_scores", "neg"},
 };
 
 // Never freed: the allocator may be gone when static objects are destroyed.
@@ -79,6 +89,12 @@ void check_device_errors(c10::Device device) {
                         ", expected ascending offsets from 0 to ", record.limit - 1, ", the number of ids");
     case cuda::Fault::sample_row:
       TORCH_CHECK_VALUE(false, "row ", record.id, ": expected 1 .. n_items - 1 positives inside items");
+    case cuda::Fault::rank_indptr:
+      TORCH_CHECK_VALUE(false, "rank: indptr must ascend within 0..", record.limit, ", the length of seen");
+    case cuda::Fault::rank_item_row:
+    case cuda::Fault::rank_user_row:
+      TORCH_CHECK_VALUE(false, "rank: ", name.argument, " row ", record.id,
+                        " holds NaN, infinity or numbers too large to multiply; expected norms up to 1e18");
     default: break;
   }
   // The ops that may be told to go on say how many ids they went on with.

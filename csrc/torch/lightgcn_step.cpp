@@ -6,10 +6,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "cpu/row_sort.h"
-#include "torch/graph_args.h"
+#include "torch/lightgcn_args.h"
 #include "torch/optimizer_args.h"
-#include "torch/triples.h"
 
 namespace recsparse {
 namespace {
@@ -20,42 +18,31 @@ struct Prepared {
   at::Tensor hidden, workspace;
 };
 
-void prepare(const char* op, Prepared& out, const at::Tensor& values, const at::Tensor& index, const at::Tensor& cols,
-             const at::Tensor& offsets, const at::Tensor& neighbours, const at::Tensor& node, const at::Tensor& slot,
-             const at::Tensor& scale, const at::Tensor& chunks, const at::Tensor& users, const at::Tensor& pos,
-             const at::Tensor& neg, int64_t kind, int64_t rows, int64_t dim, int64_t item_offset, int64_t batch_size,
-             int64_t layers, bool half_hidden) {
+void prepare(Prepared& out, const LightgcnCall& call, bool half_hidden) {
   LightgcnArgs& args = out.args;
-  args.table = check_table(op, index, cols, values, kind, rows, dim);
-  check_graph(op, offsets, neighbours, node, slot, scale, chunks);
-  TORCH_CHECK_TYPE(neighbours.scalar_type() == at::kInt, op, ": neighbours has dtype ", neighbours.scalar_type(),
-                   ", expected Int");
-  TORCH_CHECK_VALUE(node.numel() == rows, op, ": the graph has ", node.numel(), " nodes, expected one a row, ", rows);
-  TORCH_CHECK_VALUE(layers >= 1 && layers <= 64, op, ": layers is ", layers, ", expected 1..64");
-  TORCH_CHECK_VALUE(batch_size >= 1, op, ": batch_size is ", batch_size, ", expected at least 1");
-  check_triples(op, users, pos, neg, rows, item_offset);
-  const int64_t count = users.numel();
-  TORCH_CHECK_VALUE(
-      bits_for(rows) + bits_for(3 * std::min(batch_size, count)) <= 64 && std::min(batch_size, count) < 1ll << 29, op,
-      ": batch_size ", batch_size, " is too large for a table of ", rows, " rows");
-  args.value_type = value_type(values);
-  args.capacity = values.numel();
-  args.graph = graph_view<int32_t>(offsets, neighbours, node, slot, scale, chunks);
-  args.layers = static_cast<int>(layers);
+  args.table = check_lightgcn(call);
+  check_triples(call.op, call.users, call.pos, call.neg, call.rows, call.item_offset);
+  const int64_t count = call.users.numel();
+  args.value_type = value_type(call.values);
+  args.capacity = call.values.numel();
+  args.graph = call.graph();
+  args.layers = static_cast<int>(call.layers);
   args.hidden_type = half_hidden ? ValueType::bfloat16 : ValueType::float32;
-  args.users = users.const_data_ptr<int64_t>();
-  args.pos = pos.const_data_ptr<int64_t>();
-  args.neg = neg.const_data_ptr<int64_t>();
+  args.users = call.users.const_data_ptr<int64_t>();
+  args.pos = call.pos.const_data_ptr<int64_t>();
+  args.neg = call.neg.const_data_ptr<int64_t>();
   args.count = count;
-  args.batch_size = batch_size;
-  args.item_offset = item_offset;
+  args.batch_size = call.batch_size;
+  args.item_offset = call.item_offset;
   if (count == 0) return;
   // One layer needs one array: its only products start from unpacked rows and end in the optimiser.
-  const int64_t arrays = layers > 1 ? 2 : 1;
-  out.hidden = empty_huge({arrays, rows, dim}, values.options().dtype(half_hidden ? at::kBFloat16 : at::kFloat));
+  const int64_t arrays = call.layers > 1 ? 2 : 1;
+  out.hidden =
+      empty_huge({arrays, call.rows, call.dim}, call.values.options().dtype(half_hidden ? at::kBFloat16 : at::kFloat));
   args.hidden[0] = out.hidden.mutable_data_ptr();
-  args.hidden[1] = static_cast<char*>(args.hidden[0]) + (arrays - 1) * rows * dim * value_bytes(args.hidden_type);
-  out.workspace = at::empty({lightgcn_workspace_bytes(args)}, values.options().dtype(at::kByte));
+  args.hidden[1] =
+      static_cast<char*>(args.hidden[0]) + (arrays - 1) * call.rows * call.dim * value_bytes(args.hidden_type);
+  out.workspace = at::empty({lightgcn_workspace_bytes(args)}, call.values.options().dtype(at::kByte));
   args.workspace = out.workspace.mutable_data_ptr();
 }
 
@@ -67,15 +54,14 @@ at::Tensor lightgcn_step_cpu(at::Tensor& values, at::Tensor& state, at::Tensor& 
                              int64_t batch_size, int64_t layers, bool half_hidden, int64_t optimizer, double lr,
                              double beta1, double beta2, double eps, double weight_decay, double l2, int64_t seed) {
   const char* op = "lightgcn_step_";
-  TORCH_CHECK_VALUE(optimizer >= 0 && optimizer < kOptimizers, op, ": optimizer is ", optimizer,
-                    ", expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)");
-  const OptimizerOptions options{static_cast<Optimizer>(optimizer), lr, beta1, beta2, eps, weight_decay};
-  check_options(op, options);
+  const OptimizerOptions options = check_optimizer(op, optimizer, lr, beta1, beta2, eps, weight_decay);
   check_state(op, "state", state, options.kind, values.numel(), rows);
   check_step(op, step);
   Prepared call;
-  prepare(op, call, values, index, cols, offsets, neighbours, node, slot, scale, chunks, users, pos, neg, kind, rows,
-          dim, item_offset, batch_size, layers, half_hidden);
+  prepare(call,
+          {op, values, index, cols, offsets, neighbours, node, slot, scale, chunks, users, pos, neg, kind, rows, dim,
+           item_offset, batch_size, layers},
+          half_hidden);
   at::Tensor loss = at::empty({(call.args.count + batch_size - 1) / batch_size}, state.options());
   call.args.values = values.mutable_data_ptr();
   call.args.state = state.mutable_data_ptr<float>();
@@ -98,8 +84,10 @@ std::tuple<at::Tensor, at::Tensor> lightgcn_grow_scores_cpu(
   const char* op = "lightgcn_grow_scores";
   TORCH_CHECK_VALUE(limit >= 0, op, ": limit is ", limit, ", expected at least 0");
   Prepared call;
-  prepare(op, call, values, index, cols, offsets, neighbours, node, slot, scale, chunks, users, pos, neg, kind, rows,
-          dim, item_offset, std::max<int64_t>(1, users.numel()), layers, half_hidden);
+  prepare(call,
+          {op, values, index, cols, offsets, neighbours, node, slot, scale, chunks, users, pos, neg, kind, rows, dim,
+           item_offset, std::max<int64_t>(1, users.numel()), layers},
+          half_hidden);
   call.args.values = const_cast<void*>(values.const_data_ptr());  // not written
   const int64_t room = std::min(limit, rows * dim);
   at::Tensor keys = at::empty({room}, users.options());

@@ -16,6 +16,16 @@ inline void check_options(const char* op, const OptimizerOptions& options) {
                     ", expected in [0, 1)");
 }
 
+// The options of an op that takes any optimiser, by number.
+inline OptimizerOptions check_optimizer(const char* op, int64_t optimizer, double lr, double beta1, double beta2,
+                                        double eps, double weight_decay) {
+  TORCH_CHECK_VALUE(optimizer >= 0 && optimizer < kOptimizers, op, ": optimizer is ", optimizer,
+                    ", expected 0 (sgd), 1 (adagrad), 2 (rowwise_adagrad) or 3 (adam)");
+  const OptimizerOptions options{static_cast<Optimizer>(optimizer), lr, beta1, beta2, eps, weight_decay};
+  check_options(op, options);
+  return options;
+}
+
 inline void check_state(const char* op, const char* name, const at::Tensor& state, Optimizer kind, int64_t capacity,
                         int64_t rows, c10::Device device = at::kCPU) {
   check_vector(state, op, name, at::kFloat, device);

@@ -5,24 +5,15 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include <limits>
 #include <tuple>
 
 #include "cpu/bpr_step.h"
-#include "torch/check.h"
+#include "torch/rank_args.h"
 
 namespace recsparse {
 namespace {
 
-constexpr int64_t kMaxRankDim = 4096;  // sums of int8 products stay below 2^29
-
 using Lists = std::tuple<at::Tensor, at::Tensor>;
-
-void check_rows(const char* name, const at::Tensor& rows) {
-  check_tensor(rows, "rank", name, at::kFloat);
-  TORCH_CHECK_VALUE(rows.dim() == 2 && rows.size(1) >= 1 && rows.size(1) <= kMaxRankDim, "rank: ", name, " has shape ",
-                    rows.sizes(), ", expected [n, d] with d in 1..", kMaxRankDim);
-}
 
 RankRows dense_rows(const at::Tensor& rows) {
   RankRows out{};
@@ -32,15 +23,8 @@ RankRows dense_rows(const at::Tensor& rows) {
 }
 
 Lists ranked(RankArgs args, const at::Tensor& indptr, const at::Tensor& seen, int64_t k, int64_t screen) {
-  check_vector(indptr, "rank", "indptr", at::kLong);
-  check_vector(seen, "rank", "seen", at::kInt);
-  TORCH_CHECK_VALUE(k >= 1, "rank: k is ", k, ", expected at least 1");
-  TORCH_CHECK_VALUE(screen >= 0 && screen <= 2, "rank: screen is ", screen, ", expected 0 (auto) .. 2 (int8)");
-  TORCH_CHECK_VALUE(args.items.count <= std::numeric_limits<int32_t>::max(), "rank: ", args.items.count,
-                    " items, expected fewer than 2^31");
   const int64_t users = args.users.count;
-  TORCH_CHECK_VALUE(indptr.numel() == users + 1, "rank: indptr has ", indptr.numel(), " entries, expected ", users + 1,
-                    " (users + 1)");
+  check_rank_lists(indptr, seen, users, args.items.count, k, screen);
   const int64_t* starts = indptr.const_data_ptr<int64_t>();
   bool ascends = starts[0] >= 0 && starts[users] <= seen.numel();
   for (int64_t u = 0; u < users; ++u) ascends = ascends && starts[u] <= starts[u + 1];
@@ -68,10 +52,7 @@ Lists ranked(RankArgs args, const at::Tensor& indptr, const at::Tensor& seen, in
 
 Lists rank_cpu(const at::Tensor& users, const at::Tensor& items, const at::Tensor& indptr, const at::Tensor& seen,
                int64_t k, int64_t screen) {
-  check_rows("users", users);
-  check_rows("items", items);
-  TORCH_CHECK_VALUE(users.size(1) == items.size(1), "rank: user rows have ", users.size(1),
-                    " columns but item rows have ", items.size(1));
+  check_rank_rows(users, items);
   RankArgs args{};
   args.users = dense_rows(users);
   args.items = dense_rows(items);
@@ -82,10 +63,7 @@ Lists rank_cpu(const at::Tensor& users, const at::Tensor& items, const at::Tenso
 Lists rank_packed_cpu(const at::Tensor& index, const at::Tensor& cols, const at::Tensor& values,
                       const at::Tensor& users, const at::Tensor& indptr, const at::Tensor& seen, int64_t k,
                       int64_t item_offset, int64_t kind, int64_t rows, int64_t dim, int64_t screen) {
-  const TableView table = check_table("rank", index, cols, values, kind, rows, dim);
-  check_vector(users, "rank", "users", at::kLong);
-  TORCH_CHECK_VALUE(item_offset >= 0 && item_offset <= rows, "rank: item_offset is ", item_offset, ", expected 0..",
-                    rows);
+  const TableView table = check_rank_table(index, cols, values, users, item_offset, kind, rows, dim);
   const int64_t* ids = users.const_data_ptr<int64_t>();
   const int64_t bad = find_bad_id(ids, users.numel(), rows, op_threads());
   TORCH_CHECK_INDEX(bad < 0, "rank: users[", bad, "] = ", bad < 0 ? 0 : ids[bad], " is out of range, expected 0..",

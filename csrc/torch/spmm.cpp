@@ -15,13 +15,9 @@ using SpmmOp = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor
 at::Tensor spmm_cpu(const at::Tensor& offsets, const at::Tensor& neighbours, const at::Tensor& node,
                     const at::Tensor& slot, const at::Tensor& scale, const at::Tensor& chunks, const at::Tensor& x) {
   check_graph("spmm", offsets, neighbours, node, slot, scale, chunks);
-  const at::ScalarType dtype = x.scalar_type();
-  TORCH_CHECK_TYPE(is_value_type(dtype), "spmm: x has dtype ", dtype, ", expected Float, Half or BFloat16");
-  check_tensor(x, "spmm", "x", dtype);
-  TORCH_CHECK_VALUE(x.dim() == 2 && x.size(0) == node.numel() && x.size(1) >= 1, "spmm: x has shape ", x.sizes(),
-                    ", expected [", node.numel(), " nodes, d]");
+  check_spmm_rows(x, node.numel());
   at::Tensor out = empty_huge(x.sizes(), x.options());
-  with_value_type(dtype, [&](auto storage) {
+  with_value_type(x.scalar_type(), [&](auto storage) {
     using T = decltype(storage);
     const auto run = [&](auto index) {
       using Index = decltype(index);

@@ -14,9 +14,9 @@ def raise_device_errors(tensor: Tensor) -> None:
     """Raise, or warn of, the earliest mistake that native kernels have met on the tensor's GPU since the last call.
 
     A kernel cannot raise, and nobody waits for it: it takes note of a bad id, and goes on with row 0 (`lookup`) or does
-    nothing (`bpr_step_`, the optimisers). This function waits for the device, so call it where a program waits anyway:
-    once a logging interval, not once a step. `select`, `prune_regrow_` and `bpr_grow_scores`, which wait, and the
-    trainer call it themselves. On the CPU, where ops raise at once, it does nothing.
+    nothing (`bpr_step_`, `lightgcn_step_`, the optimisers). This function waits for the device, so call it where a
+    program waits anyway: once a logging interval, not once a step. `select`, `prune_regrow_` and the growth scores,
+    which wait, the trainer and evaluation call it themselves. On the CPU, where ops raise at once, it does nothing.
 
     Raises:
         IndexError, ValueError: names the op, the argument, the place and what was expected.

@@ -26,8 +26,9 @@ def rank(
 ) -> Lists:
     """The best k items of each user that it has not seen, best first; equal scores rank by lower item id.
 
-    The score of a pair is one float32 sum in a fixed order, so the lists are the same for any number of threads and
-    for both screens. Working memory is about 128 MiB and per thread that of 128 users.
+    The score of a pair is one float32 sum in a fixed order of the backend, so the lists are the same for any number of
+    threads and for both screens. Working memory on the CPU is about 128 MiB and per thread that of 128 users; on a GPU
+    8 k bytes a user, or more where there are few of them.
 
     Args:
         users: float32 [n, d], contiguous, d up to 4096.
@@ -38,14 +39,15 @@ def rank(
         screen: how blocks of scores are searched. `int8`: with the rows rounded to eight bits, at up to four times the
             speed of `float32`; whatever could enter a list by a bound on the rounding is scored in float32, so the
             lists are those of `float32`. It needs AVX-512; elsewhere, and for rows on which the bound lets too much
-            through, it is `float32`. `auto`: int8.
+            through, it is `float32`. `auto`: int8. A GPU has one way to search, whatever is given.
         backend: see `recsparse.backend.resolve_backend`.
 
     Returns:
         (items int32 [n, k], -1 where a user has fewer than k unseen items; scores float32 [n, k], -infinity there).
 
     Raises:
-        ValueError: a row with NaN, infinity or a norm above 1e18 (named), or a wrong shape, device, k or screen.
+        ValueError: a row with NaN, infinity or a norm above 1e18 (named; on a GPU by `raise_device_errors`), or a wrong
+            shape, device, k or screen.
         TypeError: wrong dtype. BackendError: a backend that cannot serve.
     """
     op = implementation(resolve_backend(backend, users.device.type)).rank
@@ -56,7 +58,8 @@ def rank(
 def rank_packed(
     table: PackedTable, users: Tensor, indptr: Tensor, seen: Tensor, k: int, *, item_offset: int, screen: str = "auto"
 ) -> Lists:
-    """`rank` straight from a packed table, which is never dense: at most about 128 MiB of its rows are.
+    """`rank` straight from a packed table, which is never dense: at most about 128 MiB of its rows are, on a GPU 64 MiB
+    of items and the users that are asked for.
 
     Args:
         table: users and items in one table, of any index kind and dtype; item i is row item_offset + i.

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from interactions import random_interactions
 from strategies import DIMS, DTYPES, KINDS, random_case, random_table, random_triples, same_bits
 from torch import Tensor
 
 from recsparse import ops
+from recsparse.graph import Graph
 from recsparse.optim import OPTIMIZERS, TableOptimizer
 from recsparse.table import PackedTable
 
@@ -183,6 +185,111 @@ def test_sampled_triples_are_the_same(mode: str) -> None:
     assert all(torch.equal(a, b.cpu()) for a, b in zip(want, got, strict=True))
 
 
+def graph_of(*, wide: bool = False, density: float = 0.3) -> Graph:
+    return Graph.from_interactions(random_interactions(USERS, ROWS - USERS, density), ROWS - USERS, wide=wide)
+
+
+def hub() -> Graph:
+    """One item that everybody has: a row of 9,000 neighbours, cut in segments."""
+    return Graph.from_interactions(random_interactions(9_000, 3, 1.0), 3)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [*DIMS, 300])
+def test_spmm(dim: int, dtype: torch.dtype, wide: bool) -> None:
+    graph = graph_of(wide=wide)
+    x = torch.randn(graph.nodes, dim, generator=torch.Generator().manual_seed(dim)).to(dtype)
+    close(ops.spmm(graph.to("cuda"), x.cuda()), ops.spmm(graph, x), dtype)
+
+
+@pytest.mark.parametrize("dim", [3, 64, 300])
+def test_spmm_of_long_rows_is_the_same_three_times(dim: int) -> None:
+    graph = hub()
+    x, on_device = torch.randn(graph.nodes, dim, generator=torch.Generator().manual_seed(dim)), graph.to("cuda")
+    torch.testing.assert_close(ops.spmm(on_device, x.cuda()).cpu(), ops.spmm(graph, x), rtol=1e-5, atol=1e-5)
+    three_times(lambda: ops.spmm(on_device, x.cuda()))
+
+
+def lightgcn_trained(table: PackedTable, graph: Graph, name: str, layers: int) -> tuple[TableOptimizer, Tensor]:
+    device = table.values.device
+    triples = (t.to(device) for t in random_triples(600, USERS, ROWS - USERS, seed=1, hot=40))
+    optimizer = OPTIMIZERS[name](table, lr=0.01, weight_decay=0.01)
+    options = {"layers": layers, "batch_size": 250, "l2": 0.01}
+    return optimizer, ops.lightgcn_step_(table, optimizer, graph.to(device), *triples, **options)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_lightgcn_step(kind: str, dim: int, name: str, layers: int) -> None:
+    cpu, gpu = both(kind, dim)
+    graph = graph_of()
+    a, loss_a = lightgcn_trained(cpu, graph, name, layers)
+    b, loss_b = lightgcn_trained(gpu, graph, name, layers)
+    torch.testing.assert_close(loss_b.cpu(), loss_a, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gpu.values.cpu(), cpu.values, rtol=1e-3, atol=2e-4)
+    assert int(b.step) == int(a.step) == 3
+
+
+@pytest.mark.parametrize("hidden", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_lightgcn_growth_scores(layers: int, hidden: torch.dtype) -> None:
+    cpu, gpu = both("bits", 33)
+    graph, triples = graph_of(), random_triples(500, USERS, ROWS - USERS, seed=1)
+    options = {"layers": layers, "limit": 200, "hidden": hidden}
+    _, scores = ops.lightgcn_grow_scores(cpu, graph, *triples, **options)
+    keys, theirs = ops.lightgcn_grow_scores(gpu, graph.to("cuda"), *(t.cuda() for t in triples), **options)
+    assert bool((keys.diff() > 0).all())
+    assert not bool(gpu.mask().view(-1)[keys].any())
+    loose = 1e-4 if hidden == torch.float32 else 2e-2
+    torch.testing.assert_close(theirs.cpu().sort().values, scores.sort().values, rtol=loose, atol=1e-8)
+
+
+def seen_by(users: int, items: int) -> tuple[Tensor, Tensor]:
+    seen = random_interactions(users, items, 0.2, seed=3)
+    return torch.from_numpy(seen.indptr), torch.from_numpy(seen.items)
+
+
+@pytest.mark.parametrize("k", [1, 20, 100, 6_000])
+@pytest.mark.parametrize(("users", "items", "dim"), [(7, 5_003, 64), (1_000, 5_003, 64), (300, 999, 7), (70, 300, 500)])
+def test_rank_is_exact_on_whole_numbers(users: int, items: int, dim: int, k: int) -> None:
+    """Sums are exact whatever their order, and ties are many: the same lists as on the CPU."""
+    rng = torch.Generator().manual_seed(k)
+    rows = [torch.randint(-3, 4, (count, dim), generator=rng).float() for count in (users, items)]
+    seen = seen_by(users, items)
+    want = ops.rank(*rows, *seen, k)
+    found = ops.rank(*(row.cuda() for row in rows), *(part.cuda() for part in seen), k)
+    assert torch.equal(found[0].cpu(), want[0])
+    assert torch.equal(found[1].cpu(), want[1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_rank_packed(kind: str, dim: int, dtype: torch.dtype) -> None:
+    cpu, gpu = both(kind, dim, dtype)
+    users = torch.arange(USERS)
+    seen = seen_by(USERS, ROWS - USERS)
+    on_device = [tensor.cuda() for tensor in (users, *seen)]
+    found = ops.rank_packed(gpu, *on_device, 20, item_offset=USERS)
+    dense = gpu.to_dense().float()
+    same = ops.rank(dense[:USERS], dense[USERS:].contiguous(), *on_device[1:], 20)
+    assert all(torch.equal(a, b) for a, b in zip(found, same, strict=True))
+    close(found[1], ops.rank_packed(cpu, users, *seen, 20, item_offset=USERS)[1])
+    three_times(lambda: ops.rank_packed(gpu, *on_device, 20, item_offset=USERS)[1])
+
+
+def test_a_row_that_cannot_be_ranked_is_named() -> None:
+    items = torch.ones(500, 20, device="cuda")
+    items[321, 3] = float("nan")
+    nothing = torch.zeros(6, dtype=torch.int64).cuda(), torch.zeros(0, dtype=torch.int32).cuda()
+    lists = ops.rank(torch.ones(5, 20).cuda(), items, *nothing, 5)
+    with pytest.raises(ValueError, match="rank: item row 321 holds NaN"):
+        ops.raise_device_errors(lists[0])
+
+
 def three_times(run: Callable[[], Tensor]) -> None:
     first = run()
     assert all(same_bits(run(), first) for _ in range(2))
@@ -196,6 +303,42 @@ def test_same_bits_three_times(name: str) -> None:
         return table.values
 
     three_times(run)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_lightgcn_has_the_same_bits_three_times(name: str) -> None:
+    def run() -> Tensor:
+        table = both("bits", 64)[1]
+        lightgcn_trained(table, graph_of(density=1.0), name, 3)
+        return table.values
+
+    three_times(run)
+
+
+def test_a_captured_lightgcn_step_is_the_step() -> None:
+    eager, captured = both("bits", 64)[1], both("bits", 64)[1]
+    graph, triples = graph_of().to("cuda"), [t.cuda() for t in random_triples(600, USERS, ROWS - USERS, seed=1)]
+    optimizers = [OPTIMIZERS["adam"](table, lr=0.01) for table in (eager, captured)]
+
+    def step(table: PackedTable, optimizer: TableOptimizer) -> Tensor:
+        return ops.lightgcn_step_(table, optimizer, graph, *triples, layers=3, batch_size=256)
+
+    before = captured.values.clone(), optimizers[1].state.clone(), optimizers[1].step.clone()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        step(captured, optimizers[1])  # what is made on first use is made now
+    torch.cuda.synchronize()
+    for tensor, old in zip((captured.values, optimizers[1].state, optimizers[1].step), before, strict=True):
+        tensor.copy_(old)
+    recorded = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(recorded):
+        step(captured, optimizers[1])
+    for _ in range(2):
+        step(eager, optimizers[0])
+        recorded.replay()
+    torch.cuda.synchronize()
+    assert same_bits(captured.values, eager.values)
+    assert int(optimizers[1].step) == int(optimizers[0].step) == 6
 
 
 def test_a_captured_step_is_the_step() -> None:

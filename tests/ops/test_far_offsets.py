@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from interactions import random_interactions
 from strategies import random_table, random_triples, same_bits
 from torch import Tensor
 
 from recsparse import layout, ops
+from recsparse.graph import Graph
 from recsparse.optim import SGD, Adam, RowWiseAdagrad
 from recsparse.table import PackedTable
 
@@ -92,6 +94,22 @@ def test_steps(kind: str, make: type[SGD | RowWiseAdagrad], threads: int) -> Non
     near, far = tables
     assert not torch.equal(near.values, before)
     assert same_bits(far.values[SHIFT:], near.values)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "bits", "cols8"])
+def test_lightgcn_and_ranking(kind: str, threads: int) -> None:
+    graph = Graph.from_interactions(random_interactions(USERS, ITEMS, 0.2), ITEMS)
+    triples = random_triples(200, USERS, ITEMS, seed=2)
+    nothing = torch.zeros(USERS + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
+    near, far = twins(kind, torch.float32)
+    before, found = near.values.clone(), []
+    for table in (near, far):
+        ops.lightgcn_step_(table, SGD(table, lr=0.1), graph, *triples, layers=2, batch_size=64)
+        scores = ops.lightgcn_grow_scores(table, graph, *triples, layers=2, limit=100)
+        found.append((*scores, *ops.rank_packed(table, torch.arange(USERS), *nothing, 10, item_offset=USERS)))
+    assert not torch.equal(near.values, before)
+    assert same_bits(far.values[SHIFT:], near.values)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_adam_whose_moments_are_far(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
