@@ -156,8 +156,26 @@ def smoke_table(kind: str, dim: int) -> bool:
     if kind in ("bits", "cols8"):
         keys, scores = ops.bpr_grow_scores(table, *triples, item_offset=users, limit=50)
         ops.prune_regrow_(table, optimizer.state, keys, scores, drop=40, grow=40)
+    graph = smoke_graph(users, rows - users)
+    ops.lightgcn_step_(table, optimizer, graph, *triples, layers=2, batch_size=100)
+    ops.lightgcn_grow_scores(table, graph, *triples, layers=2, limit=50)
+    everyone, indptr = torch.arange(users, device="cuda"), torch.arange(users + 1, device="cuda")
+    ops.rank_packed(table, everyone, indptr, torch.zeros(users, dtype=torch.int32).cuda(), 20, item_offset=users)
+    ops.raise_device_errors(table.values)
     table.check_invariants()
     return exact
+
+
+def smoke_graph(users: int, items: int) -> Any:
+    """Everybody has item 0 and another one, on the GPU."""
+    import numpy as np
+
+    from recsparse.data import Interactions
+    from recsparse.graph import Graph
+
+    pairs = np.stack([np.zeros(users), 1 + np.arange(users) % (items - 1)], 1).astype(np.int32)
+    indptr = np.arange(0, 2 * users + 1, 2, dtype=np.int64)
+    return Graph.from_interactions(Interactions(indptr, pairs.reshape(-1)), items).to("cuda")
 
 
 def last_json(log: Path) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def evaluate(
 
     Args:
         model: a joint `PackedTable` (users are rows 0 .. n_users - 1, item i is row n_users + i), or a pair
-            (users, items) of float32 tensors [n, d]. The table is ranked as it is, without ever being dense.
+            (users, items) of float32 tensors [n, d] on one device. The table is ranked as it is, without ever being
+            dense; on the device where it is.
         split: `valid` or `test`: the part to rank for.
         ks: cut-offs K of the metrics.
         exclude: items that are not ranked, per user. Default: train; with `split="test"` under protocol `valid` also
@@ -74,22 +75,24 @@ def _rank(
 ) -> NDArray[np.int32]:
     if not 1 <= k <= dataset.n_items:
         raise UserError(f"K is {k}; expected 1 .. {dataset.n_items}, the number of items")
-    seen = (torch.from_numpy(own.indptr), torch.from_numpy(own.items))
-    ids = torch.from_numpy(users)
+    ids, indptr, seen = (torch.from_numpy(array) for array in (users, own.indptr, own.items))
     try:
         if isinstance(model, tuple):
             left, right = _checked(model, dataset)
-            ranking, _ = ops.rank(left.index_select(0, ids), right, *seen, k)
+            ids, indptr, seen = (tensor.to(left.device) for tensor in (ids, indptr, seen))
+            ranking, _ = ops.rank(left.index_select(0, ids), right, indptr, seen, k)
         else:
             if model.rows != dataset.n_users + dataset.n_items:
                 raise UserError(
                     f"the table has {model.rows} rows, expected {dataset.n_users} users + {dataset.n_items} items "
                     f"of {dataset.name}"
                 )
-            ranking, _ = ops.rank_packed(_for_cpu(model), ids, *seen, k, item_offset=dataset.n_users)
+            ids, indptr, seen = (tensor.to(model.values.device) for tensor in (ids, indptr, seen))
+            ranking, _ = ops.rank_packed(model, ids, indptr, seen, k, item_offset=dataset.n_users)
+        ops.raise_device_errors(ranking)
     except ValueError as error:
         raise UserError(f"cannot rank: {str(error).splitlines()[0].removeprefix('rank: ')}") from None
-    return ranking.numpy()
+    return ranking.cpu().numpy()
 
 
 def popularity_baseline(
@@ -139,12 +142,4 @@ def _checked(model: tuple[Tensor, Tensor], dataset: Dataset | StreamedDataset) -
             raise UserError(f"{what} rows are {rows.dtype} {tuple(rows.shape)}; expected float32 [{count}, d]")
     if left.shape[1] != right.shape[1]:
         raise UserError(f"user rows are {tuple(left.shape)} but item rows are {tuple(right.shape)}")
-    return left.detach().cpu(), right.detach().cpu().contiguous()
-
-
-def _for_cpu(table: PackedTable) -> PackedTable:
-    """The table where `rank` has kernels for it: itself, or a copy on the CPU, as packed as it is."""
-    if table.backend in ("cpu", "reference"):
-        return table
-    index, cols, values = (tensor.cpu() for tensor in table.state_dict().values())
-    return PackedTable(table.rows, table.dim, table.kind, index, cols, values, "cpu")
+    return left.detach(), right.detach().contiguous()

@@ -85,7 +85,7 @@ class Graph:
         rows = torch.repeat_interleave(self.node.long(), degrees)
         order = torch.argsort(rows, stable=True)
         cols = self.neighbours.long()[order]
-        crow = torch.zeros(self.nodes + 1, dtype=torch.int64)
+        crow = degrees.new_zeros(self.nodes + 1)
         torch.cumsum(degrees[self.slot.long()], 0, out=crow[1:])
         values = self.scale[rows[order]] * self.scale[cols]
         return torch.sparse_csr_tensor(crow, cols, values, (self.nodes, self.nodes), check_invariants=False)

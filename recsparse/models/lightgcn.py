@@ -32,7 +32,7 @@ class LightGCN(Model):
         return ops.lightgcn_step_(
             table,
             optimizer,
-            self.graph,
+            self._graph_beside(table),
             *triples,
             layers=self.layers,
             batch_size=batch_size,
@@ -42,18 +42,24 @@ class LightGCN(Model):
 
     def grow_scores(self, table: PackedTable, triples: Triples, limit: int) -> tuple[Tensor, Tensor]:
         return ops.lightgcn_grow_scores(
-            table, self.graph, *triples, layers=self.layers, limit=limit, hidden=self.hidden
+            table, self._graph_beside(table), *triples, layers=self.layers, limit=limit, hidden=self.hidden
         )
 
     def propagate(self, table: PackedTable) -> Tensor:
         """The mean of the layers, float32 [nodes, dim]: dense, however few weights the table keeps."""
+        graph = self._graph_beside(table)
         layer = table.to_dense().float()
         mean = layer.clone()
         for _ in range(self.layers):
-            layer = ops.spmm(self.graph, layer)
+            layer = ops.spmm(graph, layer, backend=table.backend)
             mean += layer
         return mean.div_(self.layers + 1)
 
     def for_ranking(self, table: PackedTable) -> tuple[Tensor, Tensor]:
         mean = self.propagate(table)
         return mean[: self.n_users], mean[self.n_users :]
+
+    def _graph_beside(self, table: PackedTable) -> Graph:
+        """The graph, which moves to the table's device on first use: a run's tables live on one."""
+        self.graph = self.graph.to(table.values.device)
+        return self.graph
