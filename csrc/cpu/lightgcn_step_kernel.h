@@ -97,6 +97,13 @@ struct SinkBase {
   SinkBase(const LightgcnBatch& batch, const LightgcnLayer& layer)
       : batch(batch), layer(layer), dim(batch.args->table.layout.dim) {}
   RS_INLINE_MEMBER void fetch(int64_t) {}
+  // A dense row that `finish` will read or write: what is summed up meanwhile hides the wait for it.
+  template <class H, bool Write = false>
+  RS_INLINE_MEMBER void fetch_row(const void* rows, int64_t node) const {
+    const char* row = reinterpret_cast<const char*>(static_cast<const H*>(rows) + node * dim);
+    for (int64_t b = 0; b < dim * static_cast<int64_t>(sizeof(H)); b += 64)
+      Write ? prefetch_write(row + b) : prefetch(row + b);
+  }
   RS_INLINE_MEMBER float scale(int64_t node) const { return batch.args->graph.scale[node]; }
   // The gradient of a row of the batch with respect to the mean of the layers, or null.
   RS_INLINE_MEMBER const float* own_gradient(int64_t node) const {
@@ -121,6 +128,10 @@ RS_INLINE void unpacked_row(const LightgcnArgs& args, int64_t node, bool far, Ea
 template <class T, class H>
 struct ForwardSink : SinkBase {
   using SinkBase::SinkBase;
+  RS_INLINE_MEMBER void fetch(int64_t node) {
+    if (layer.base) fetch_row<H>(layer.base, node);
+    fetch_row<H, true>(layer.to, node);
+  }
   RS_INLINE_MEMBER void finish(int64_t node, const float* sum) {
     const F16 s(scale(node)), square(scale(node) * scale(node));
     H* to = static_cast<H*>(layer.to) + node * dim;
@@ -141,6 +152,7 @@ struct ForwardSink : SinkBase {
 template <class H>
 struct BackwardSink : SinkBase {
   using SinkBase::SinkBase;
+  RS_INLINE_MEMBER void fetch(int64_t node) { fetch_row<H, true>(layer.to, node); }
   RS_INLINE_MEMBER void finish(int64_t node, const float* sum) {
     const F16 s(scale(node));
     H* to = static_cast<H*>(layer.to) + node * dim;
