@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from recsparse import _host
 from recsparse.data import Interactions, load_folder
 from recsparse.errors import UserError
@@ -34,10 +36,12 @@ def parse(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def load(name: str) -> Graph:
-    """The graph that `parse` let pass."""
+    """The graph that `parse` let pass, on the default device."""
     if name in GENERATED:
         users, items, pairs, least, most = GENERATED[name]
         indptr, columns = _host.materialise_synthetic(users, items, least, most, 1, pairs)
-        return Graph.from_interactions(Interactions(indptr, columns), items)
-    data = load_folder(name, protocol="paper")
-    return Graph.from_interactions(data.train, data.n_items)
+        graph = Graph.from_interactions(Interactions(indptr, columns), items)
+    else:
+        data = load_folder(name, protocol="paper")
+        graph = Graph.from_interactions(data.train, data.n_items)
+    return graph.to(torch.get_default_device())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsparse import ops
+from recsparse.backend import resolve_backend
 from recsparse.table import PackedTable
 
 from .. import inputs, memory
@@ -159,21 +160,24 @@ def sample(problem: SampleProblem) -> Trial:
     return Trial(run, run, Traffic(), held, batch, note="every negative true, no rejection")
 
 
-def _rank(problem: RankProblem, screen: str) -> Trial:
+def _rank(problem: RankProblem, screen: str, backend: str = "auto") -> Trial:
     batch, packed = problem.case.batch, problem.case.kind != "full" or problem.case.dtype != "float32"
     nothing = torch.zeros(batch + 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int32)
-    ids = torch.arange(batch)
+    backend = resolve_backend(backend, problem.users.device.type)
+    if packed:
+        ids, table = torch.arange(batch), inputs.on_backend(problem.table, backend)
+        held, note = table.nbytes()["total"], "from the packed table"
+    else:
+        held, note = memory.nbytes(problem.joint), ""
 
     def run(number: int) -> Tensor:
         if packed:
-            lists = ops.rank_packed(problem.table, ids, *nothing, K, item_offset=batch, screen=screen)
+            lists = ops.rank_packed(table, ids, *nothing, K, item_offset=batch, screen=screen)
         else:
-            lists = ops.rank(problem.users, problem.items, *nothing, K, screen=screen)
+            lists = ops.rank(problem.users, problem.items, *nothing, K, screen=screen, backend=backend)
         return lists[0]
 
-    held = problem.table.nbytes()["total"] if packed else memory.nbytes(problem.joint)
-    note = "from the packed table" if packed else ""
-    return Trial(run, run, Traffic(), held, batch, note=note, dtype=problem.case.dtype)
+    return Trial(run, run, Traffic(), held, batch, backend=backend, note=note, dtype=problem.case.dtype)
 
 
 @provider("rank", OURS, devices=ANYWHERE)
@@ -182,9 +186,14 @@ def rank(problem: RankProblem) -> Trial:
     return _rank(problem, "auto")
 
 
-@provider("rank", f"{OURS}[float32]", devices=ANYWHERE)
+@provider("rank", f"{OURS}[float32]")
 def rank_float32(problem: RankProblem) -> Trial:
     return _rank(problem, "float32")
+
+
+@provider("rank", f"{OURS}[triton]", devices=CUDA)
+def rank_triton(problem: RankProblem) -> Trial:
+    return _rank(problem, "auto", "triton")
 
 
 @provider("pack", OURS, devices=ANYWHERE)

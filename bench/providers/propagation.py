@@ -9,22 +9,34 @@ import torch
 from torch import Tensor
 
 from recsparse import ops
+from recsparse.backend import resolve_backend
+from recsparse.optim import Adam
+from recsparse.table import PackedTable
 
 from .. import inputs, memory
 from ..ops.lightgcn_step import CHUNK, L2, LAYERS, LR, LightgcnProblem
 from ..ops.spmm import SpmmProblem
-from ..registry import ANYWHERE, OURS, Traffic, Trial, needs, provider
+from ..registry import ANYWHERE, CUDA, OURS, Traffic, Trial, needs, provider
 
 INDEX64, INDEX32 = 8, 4
 
 
 @provider("spmm", OURS, devices=ANYWHERE)
 def spmm(problem: SpmmProblem) -> Trial:
+    return _spmm(problem, resolve_backend("auto", problem.graph.scale.device.type))
+
+
+@provider("spmm", f"{OURS}[triton]", devices=CUDA)
+def spmm_triton(problem: SpmmProblem) -> Trial:
+    return _spmm(problem, "triton")
+
+
+def _spmm(problem: SpmmProblem, backend: str) -> Trial:
     graph, rows = problem.graph, problem.typed
 
     @torch.no_grad()
     def run(number: int) -> Tensor:
-        return ops.spmm(graph, rows[number])
+        return ops.spmm(graph, rows[number], backend=backend)
 
     size = problem.case.value_type.itemsize
     return Trial(
@@ -33,6 +45,7 @@ def spmm(problem: SpmmProblem) -> Trial:
         problem.traffic(size, graph.neighbours.element_size()),
         graph.nbytes(),
         2 * graph.edges,
+        backend=backend,
         note="allocates the result",
         dtype=problem.case.dtype,
     )
@@ -109,7 +122,19 @@ def _step_traffic(problem: LightgcnProblem, edge_bytes: int, products: int, arra
 
 @provider("lightgcn_step", OURS, devices=ANYWHERE)
 def lightgcn_step(problem: LightgcnProblem) -> Trial:
-    table, optimizer, graph, batch = problem.table, problem.optimizer, problem.graph, problem.case.batch
+    return _lightgcn_step(problem, problem.table, problem.optimizer)
+
+
+@provider("lightgcn_step", f"{OURS}[triton]", devices=CUDA)
+def lightgcn_step_triton(problem: LightgcnProblem) -> Trial:
+    """On a table of its own: the other one has been trained."""
+    own = inputs.pack_table(problem.initial, problem.initial != 0, problem.case.kind)
+    table = inputs.on_backend(own, "triton")
+    return _lightgcn_step(problem, table, Adam(table, lr=LR))
+
+
+def _lightgcn_step(problem: LightgcnProblem, table: PackedTable, optimizer: Adam) -> Trial:
+    graph, batch = problem.graph, problem.case.batch
     start = table.values.clone()
     hidden = torch.bfloat16 if problem.case.dtype == "bfloat16" else torch.float32
 
@@ -135,6 +160,7 @@ def lightgcn_step(problem: LightgcnProblem) -> Trial:
         held,
         batch * CHUNK,
         steps=CHUNK,
+        backend=table.backend,
         note=f"kept weights; {CHUNK} mini-batches a call",
         dtype=problem.case.dtype,
     )
