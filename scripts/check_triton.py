@@ -186,11 +186,13 @@ def call_optimizers(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None
         hyper = (optimizer, 0.01, 0.9, 0.999, 1e-8, 0.0, 0.0, 0)
         kernels.bpr_step_(values, state, step, index, cols, *triples, *layout, 300, 200, *hyper)
         kernels.bpr_grow_scores(index, cols, values, *triples, *layout, 300, 100)
-        # Three layers take every way to read a row; hidden rows of 16 bits are read and written as values are.
-        for half_hidden in (False, True) if everything and optimizer == 3 else (False,):
-            hidden = (*graph, *triples, *layout, 300)
-            kernels.lightgcn_step_(values, state, step, index, cols, *hidden, 200, 3, half_hidden, *hyper)
-            kernels.lightgcn_grow_scores(values, index, cols, *hidden, 3, half_hidden, 100)
+        # Three layers, and one, take every way to read a row.
+        for layers, half_hidden in (
+            ((3, False), (3, True), (1, False)) if everything and optimizer == 3 else ((3, False),)
+        ):
+            inputs = (*graph, *triples, *layout, 300)
+            kernels.lightgcn_step_(values, state, step, index, cols, *inputs, 200, layers, half_hidden, *hyper)
+            kernels.lightgcn_grow_scores(values, index, cols, *inputs, layers, half_hidden, 100)
         for grad, named, lazy in gradients:
             common = (step, index, cols, grad, named, *layout)
             if optimizer == 0:

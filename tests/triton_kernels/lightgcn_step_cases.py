@@ -149,6 +149,17 @@ def test_the_same_bits_each_time() -> None:
     assert all(same_bits(results[0], other) for other in results[1:])
 
 
+def test_node_ids_of_64_bits() -> None:
+    """The native op has none; the same bits as with 32."""
+    start, triples, results = random_table("bits", ROWS, 33, scale=0.3), random_triples(20, USERS, ITEMS), []
+    for wide in (False, True):
+        graph = Graph.from_interactions(random_interactions(USERS, ITEMS, 0.2), ITEMS, wide=wide)
+        table = on_triton(start)
+        _, loss = train(table, graph, triples, layers=2)
+        results.append((table.values.cpu(), loss.cpu()))
+    assert all(same_bits(*pair) for pair in zip(*results, strict=True))
+
+
 def test_rows_beyond_2_to_the_31() -> None:
     """Addresses are 64-bit: of 2^23 nodes only the last two have rows, and the kernels are asked for these."""
     torch.utils.deterministic.fill_uninitialized_memory = False  # the memory is only reserved
