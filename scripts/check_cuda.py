@@ -64,12 +64,24 @@ def kernels(ptxas_report: str) -> list[Kernel]:
     return [kernel for kernel in found if "3cub" not in kernel.name]
 
 
+def with_headers(source: Path) -> list[Path]:
+    """A source and the headers of ours that it includes, directly or not, in the order of their names."""
+    found, left = {source}, [source]
+    while left:
+        file = left.pop()
+        names = re.findall(r'^#include "(.+)"', file.read_text(), re.MULTILINE)
+        new = {folder / name for name in names for folder in (file.parent, ROOT / "csrc")} - found
+        left += [header for header in new if header.is_file()]
+        found.update(left)
+    return sorted(found)
+
+
 def compile_for(nvcc: Path, source: Path, arch: str) -> list[Kernel] | str:
     """The kernels of a source, or the compiler's message."""
     flags = [*NVCC_FLAGS, f"-gencode=arch=compute_{arch},code=sm_{arch}", "-Xptxas", "-v"]
-    key = hashlib.sha256(nvcc_version(nvcc).encode() + " ".join(flags).encode() + source.read_bytes())
-    for header in sources("csrc/core/*.h") + sources("csrc/cuda/*.h") + sources("csrc/cuda/*.cuh"):
-        key.update(header.read_bytes())
+    key = hashlib.sha256(nvcc_version(nvcc).encode() + " ".join(flags).encode())
+    for file in with_headers(source):
+        key.update(file.read_bytes())
     cached = CACHE / f"{source.stem}-{arch}.json"
     if cached.is_file():
         saved = json.loads(cached.read_text())

@@ -9,15 +9,15 @@
 
 namespace recsparse::cuda {
 
-// What every kernel of a mini-batch knows. Its rows are named by the place of their first key (runs.h).
+// What every kernel of a mini-batch knows. Its distinct rows are numbered by ascending id.
 struct LightgcnView {
   DeviceTable table;
   GraphView<int32_t> graph;
   const uint32_t* bad;
-  int32_t* number;       // [nodes] 1 + place of a row of the mini-batch, 0: it has no such row
-  float* out;            // [keys, stride] mean of the layers
-  float* gradient;       // [keys, stride] with respect to it, divided by the number of layers
-  int32_t* occurrences;  // [keys] of a row
+  int32_t* number;       // [nodes] 1 + place of a row of the mini-batch in what follows, 0: it has no such row
+  float* out;            // [rows, stride] mean of the layers
+  float* gradient;       // [rows, stride] with respect to it, divided by the number of layers
+  int32_t* occurrences;  // [rows] in the mini-batch
   float* coefficient;    // [triples] dL/d(s_neg - s_pos)
   int64_t stride;        // columns rounded up to whole vectors
   float share;           // 1 / (layers + 1)
@@ -40,13 +40,23 @@ static __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Numbers the rows; `number` is 0 before. Grid: grid_for(keys), one a thread and stride. Bytes moved: 8 a key, 4 a row.
+// Whether a key is the first of its row. Grid: grid_for(keys), one a thread and stride. Bytes moved: 16 a key.
 static __global__ void __launch_bounds__(kThreads)
-    lightgcn_numbers_kernel(Runs runs, const uint32_t* bad, int32_t* number) {
+    lightgcn_heads_kernel(Runs runs, const uint32_t* bad, uint64_t* heads) {
+  if (*bad) return;
+  for (int64_t at = global_thread(); at < runs.count; at += global_threads()) {
+    heads[at] = at == 0 || run_row(runs, at - 1) != run_row(runs, at);
+  }
+}
+
+// Numbers the rows from the sums of `heads` before each key; `number` is 0 before. Grid: grid_for(keys), one a thread and
+// stride. Bytes moved: 16 a key, 4 a row.
+static __global__ void __launch_bounds__(kThreads)
+    lightgcn_numbers_kernel(Runs runs, const uint32_t* bad, const uint64_t* before, int32_t* number) {
   if (*bad) return;
   for (int64_t at = global_thread(); at < runs.count; at += global_threads()) {
     const int64_t row = run_row(runs, at);
-    if (at == 0 || run_row(runs, at - 1) != row) number[row] = static_cast<int32_t>(at) + 1;
+    if (at == 0 || run_row(runs, at - 1) != row) number[row] = static_cast<int32_t>(before[at]) + 1;
   }
 }
 
@@ -111,7 +121,7 @@ struct LightgcnRowGradients {
   int64_t item_offset;
 
   __device__ bool skip() const { return *view.bad != 0; }
-  __device__ Place begin(int64_t, int64_t at, int64_t) const { return at; }
+  __device__ Place begin(int64_t row, int64_t, int64_t) const { return row < 0 ? -1 : view.place(row); }
   __device__ BatchRow<W> row(int64_t node) const { return batch_row<W>(view.out, view.place(node), view.stride); }
   __device__ void add(const Place&, int64_t occurrence, float* sums) const {
     const int64_t t = occurrence / 3;

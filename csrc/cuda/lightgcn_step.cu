@@ -19,6 +19,7 @@ struct Scratch {
   uint32_t* bad;  // [1], not 0: an id is out of range
   int32_t* number;
   RunSpace runs;
+  char* scan;
   float *out, *gradient;
   int32_t* occurrences;
   float* coefficient;
@@ -29,14 +30,16 @@ struct Scratch {
       : bad(space.take<uint32_t>(1)),
         number(space.take<int32_t>(args.graph.nodes)),
         runs(space, keys(args)),
-        out(space.take<float>(keys(args) * stride(args))),
-        gradient(space.take<float>(keys(args) * stride(args))),
-        occurrences(space.take<int32_t>(keys(args))),
+        scan(space.take<char>(scan_workspace_bytes(keys(args)))),
+        out(space.take<float>(rows(args) * stride(args))),
+        gradient(space.take<float>(rows(args) * stride(args))),
+        occurrences(space.take<int32_t>(rows(args))),
         coefficient(space.take<float>(full_batch(args))),
         softplus(space.take<float>(args.triples.count)),
         cuts(space, args.edges, row_width(args)) {}
 
   static int64_t keys(const LightgcnArgs& args) { return 3 * full_batch(args); }
+  static int64_t rows(const LightgcnArgs& args) { return std::min(keys(args), args.graph.nodes); }
   static int64_t stride(const LightgcnArgs& args) { return (args.table.layout.dim + 3) / 4 * 4; }
 };
 
@@ -74,11 +77,14 @@ class Call {
     launch("lightgcn_keys", lightgcn_keys_kernel, grid_for(count, kThreads), kThreads, stream_, args_.triples, first,
            count, shift_, scratch_.bad, space.keys);
     const int row_bits = bits_for(static_cast<uint64_t>(args_.graph.nodes));
-    if (const char* error =
-            sort_keys(SortArgs{space.keys, space.sorted, 3 * count, shift_, shift_ + row_bits, space.sort}, stream_))
-      return error;
-    launch("lightgcn_numbers", lightgcn_numbers_kernel, grid_for(3 * count, kThreads), kThreads, stream_, runs_,
-           scratch_.bad, scratch_.number);
+    const SortArgs sort{space.keys, space.sorted, 3 * count, shift_, shift_ + row_bits, space.sort};
+    if (const char* error = sort_keys(sort, stream_)) return error;
+    uint64_t* heads = space.keys;  // sorted by now
+    const int64_t blocks = grid_for(3 * count, kThreads);
+    launch("lightgcn_heads", lightgcn_heads_kernel, blocks, kThreads, stream_, runs_, scratch_.bad, heads);
+    if (const char* error = exclusive_scan(ScanArgs{heads, heads, 3 * count, scratch_.scan}, stream_)) return error;
+    launch("lightgcn_numbers", lightgcn_numbers_kernel, blocks, kThreads, stream_, runs_, scratch_.bad, heads,
+           scratch_.number);
     return nullptr;
   }
 
