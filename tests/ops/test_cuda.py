@@ -52,6 +52,7 @@ LEFT_OUT = (
     "row_ids",
     "whole_passes",
     "lists_go_on",
+    "score_matrix",
     "-300]",
     "far_values",
     "far_sparse_table",
