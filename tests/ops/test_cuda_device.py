@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import small_runs
 import torch
 from interactions import random_interactions
 from strategies import DIMS, DTYPES, KINDS, random_case, random_table, random_triples, same_bits
@@ -366,6 +368,21 @@ def test_a_captured_step_is_the_step() -> None:
     torch.cuda.synchronize()
     assert same_bits(captured.values, eager.values)
     assert int(optimizers[1].step) == int(optimizers[0].step) == 12
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_a_run_trains_and_is_evaluated_on_the_device(model: str, tmp_path: Path) -> None:
+    first = {}
+    for device in ("cpu", "cuda"):
+        settings = small_runs.config("dsl", model=model, epochs=4, every="5 steps", device=device)
+        trainer = small_runs.trainer(tmp_path, settings, device)
+        trainer.train()
+        rows = [row for row in trainer.run_folder.rows() if row["event"] == "epoch"]
+        assert trainer.stage.table.values.device.type == device
+        assert rows[-1]["loss"] < rows[0]["loss"]
+        assert rows[-1]["valid_recall@20"] > 0.6  # 0.3 by chance
+        first[device] = rows[0]["loss"]
+    assert first["cuda"] == pytest.approx(first["cpu"], rel=1e-3)
 
 
 def test_values_beyond_2_to_31() -> None:
