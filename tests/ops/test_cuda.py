@@ -53,7 +53,7 @@ LEFT_OUT = (
     "whole_passes",
     "lists_go_on",
     "score_matrix",
-    "-300]",
+    "screens_agree and (-64] or -300])",
     "far_values",
     "far_sparse_table",
     "same_bits_for_any_number",
