@@ -6,6 +6,11 @@ lies in front is never touched, so the pages of those gigabytes are never mapped
 
 from __future__ import annotations
 
+import fcntl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +26,14 @@ from recsparse.table import PackedTable
 SHIFT = 2**31 + 77
 USERS, ITEMS, DIM = 40, 50, 48
 ROWS = USERS + ITEMS
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """Not at the same time as another test process with such a test: each maps up to ten gigabytes."""
+    with (Path(tempfile.gettempdir()) / "recsparse-far-offsets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def untouched(count: int, dtype: torch.dtype) -> Tensor:
@@ -66,6 +79,7 @@ def test_lookups(kind: str, threads: int) -> None:
     assert same_bits(ops.lookup_bag(far, ids, offsets), ops.lookup_bag(near, ids, offsets))
 
 
+@pytest.mark.usefixtures("alone")
 def test_gradients_of_far_values() -> None:
     near, far = twins("bits")
     ids = torch.randint(ROWS, (300,), generator=torch.Generator().manual_seed(1))
@@ -112,6 +126,7 @@ def test_lightgcn_and_ranking(kind: str, threads: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
+@pytest.mark.usefixtures("alone")
 def test_adam_whose_moments_are_far(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Moment 2 * SHIFT is beyond 2^32."""
     monkeypatch.setattr("recsparse.optim.state._zeros", lambda count, device: untouched(count, torch.float32))
@@ -186,6 +201,7 @@ def test_row_ids(kind: str, threads: int) -> None:
     assert same_bits(far.values, near.values)
 
 
+@pytest.mark.usefixtures("alone")
 def test_whole_passes() -> None:
     """pack, unpack and select over more than 2^31 dense slots."""
     rows = FRONT + ROWS
