@@ -1,4 +1,4 @@
-"""Lookup with FBGEMM's table-batched embedding on the CPU: sum pooling; bags of one are its fast path."""
+"""Lookup with FBGEMM's table-batched embedding: sum pooling; bags of one are its fast path on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import inputs, memory
 from ..ops.lookup import LookupProblem
 from ..ops.lookup_bag import LookupBagProblem
-from ..registry import Case, Trial, needs, provider
+from ..registry import ANYWHERE, Case, Trial, needs, provider
 
 
 def _module(case: Case, weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
@@ -22,13 +22,16 @@ def _module(case: Case, weight: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     )
 
     # Its own weights are replaced by the shared dense table: no second copy of gigabytes, and the same pages.
-    specs = [(case.rows, case.dim, EmbeddingLocation.HOST, ComputeDevice.CPU)]
-    module = SplitTableBatchedEmbeddingBagsCodegen(specs, pooling_mode=PoolingMode.SUM, device=torch.device("cpu"))
-    module.weights_host.data = weight.view(-1)
+    on_gpu = weight.is_cuda
+    place = (EmbeddingLocation.DEVICE, ComputeDevice.CUDA) if on_gpu else (EmbeddingLocation.HOST, ComputeDevice.CPU)
+    module = SplitTableBatchedEmbeddingBagsCodegen(
+        [(case.rows, case.dim, *place)], pooling_mode=PoolingMode.SUM, device=weight.device
+    )
+    (module.weights_dev if on_gpu else module.weights_host).data = weight.view(-1)
     return module
 
 
-@provider("lookup", "fbgemm", needs("fbgemm_gpu"))
+@provider("lookup", "fbgemm", needs("fbgemm_gpu"), devices=ANYWHERE)
 def table_batched(problem: LookupProblem) -> Trial:
     case, ids = problem.case, problem.ids
     module = _module(case, problem.dense)
@@ -43,7 +46,7 @@ def table_batched(problem: LookupProblem) -> Trial:
     return Trial(run, run, traffic, held, case.batch, note="SUM, bags of one; allocates the result")
 
 
-@provider("lookup_bag", "fbgemm", needs("fbgemm_gpu"))
+@provider("lookup_bag", "fbgemm", needs("fbgemm_gpu"), devices=ANYWHERE)
 def table_batched_bags(problem: LookupBagProblem) -> Trial:
     case, ids, offsets = problem.case, problem.ids, problem.offsets
     module = _module(case, problem.dense)

@@ -87,7 +87,7 @@ def test_on_a_gpu_ours_of_both_backends_meets_the_peers_that_run_there() -> None
     names = [each.name for each in providers_of("lookup", device="cuda")]
     assert names[:2] == [OURS, f"{OURS}[triton]"]
     assert {"torch.index_select", "weight x mask[torch.compile]"} <= set(names)
-    assert not {"fbgemm", "numba.csr", "scipy.csr"} & set(names)
+    assert not {"numba.csr", "scipy.csr"} & set(names)
     op = get_op("lookup")
     (case,) = axes.cases(op, False, {"density": [0.2]}, "cuda")
     assert case.device == "cuda"
