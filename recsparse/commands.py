@@ -25,6 +25,8 @@ EXAMPLES = """examples:
   recsparse train --config my.yaml --optim.lr 0.002
   recsparse train --data.path demo --policy.name dense --run.name first
   recsparse train --data.path DIR --policy.budget 20% --device cuda
+  recsparse train --data.path DIR --policy.name lth --policy.lth.rounds 22
+  recsparse train --data.path DIR --ticket runs/NAME/checkpoint/ticket-15
   recsparse train --resume runs/first"""
 
 # Keys that a resumed run may change: they move work around or extend it.
@@ -71,8 +73,14 @@ def train(argv: list[str]) -> int:
 
 
 def expand_device(argv: list[str]) -> list[str]:
-    """`--device cuda` is short for `--train.device cuda`."""
-    return ["--train." + word[2:] if word.split("=")[0] == "--device" else word for word in argv]
+    """`--device cuda` is short for `--train.device cuda`, `--ticket DIR` for the policy ticket and its folder."""
+    short = {"--device": ["--train.device"], "--ticket": ["--policy.name=ticket", "--policy.ticket"]}
+    long: list[str] = []
+    for word in argv:
+        name, equals, value = word.partition("=")
+        *before, last = short.get(name, [name])
+        long += [*before, last + equals + value]
+    return long
 
 
 def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int:

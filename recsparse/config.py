@@ -100,16 +100,43 @@ class DslConfig:
 
 
 @dataclass
+class LthConfig:
+    """Options of the policy `lth`.
+
+    Attributes:
+        rate: share of the weights that are left which leaves after each round (0 to 1).
+        rounds: rounds after the full table; empty = as many as policy.budget or policy.density needs.
+        scope: joint = one threshold for users and items, both = one for each, user / item = of that part alone.
+        rewind: where the kept weights go after a round: init, `3 epochs` = where they were after so many, random = new
+            ones (control), none = they stay (control).
+        criterion: magnitude, or random = any weights leave (control).
+        one_shot: prune once, from the full table to the last density (control).
+        prune_from: best = the table that was best on the split that selects, last = of the last epoch.
+    """
+
+    rate: float = 0.1
+    rounds: int | None = None
+    scope: Literal["joint", "both", "user", "item"] = "joint"
+    rewind: str = "init"
+    criterion: Literal["magnitude", "random"] = "magnitude"
+    one_shot: bool = False
+    prune_from: Literal["best", "last"] = "best"
+
+
+@dataclass
 class PolicyConfig:
     """Which weights live.
 
     Attributes:
-        name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training.
+        name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training, lth =
+            iterative pruning with rewinding, ticket = the mask and start weights that a round of lth left.
         kind: index of a sparse table; auto = the one that affords the most weights.
         budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`,
             `800MiB`).
         density: kept weights as a share of rows x dim (0 to 1); the alternative to budget.
         dsl: options of dsl.
+        lth: options of lth.
+        ticket: folder of the ticket that the policy ticket trains (`--ticket DIR` sets both).
     """
 
     name: str = "dsl"
@@ -117,6 +144,8 @@ class PolicyConfig:
     budget: str | None = None
     density: float | None = None
     dsl: DslConfig = field(default_factory=DslConfig)
+    lth: LthConfig = field(default_factory=LthConfig)
+    ticket: str = ""
 
 
 @dataclass
@@ -276,6 +305,8 @@ def validate(config: Config) -> None:
         ("train.seed", 0 <= train.seed < 1 << 63, "from 0 to 2^63 - 1"),
         ("data.split_seed", 0 <= config.data.split_seed < 1 << 63, "from 0 to 2^63 - 1"),
         ("policy.density", policy.density is None or 0 < policy.density <= 1, "above 0, at most 1"),
+        ("policy.lth.rate", 0 < policy.lth.rate < 1, "above 0, below 1"),
+        ("policy.lth.rounds", policy.lth.rounds is None or 1 <= policy.lth.rounds <= 1000, "from 1 to 1000"),
         ("policy.dsl.ratio", dsl.ratio is None or 0 <= dsl.ratio <= 1, "from 0 to 1"),
         ("policy.dsl.ratio_min", dsl.ratio_min is None or 0 <= dsl.ratio_min <= 1, "from 0 to 1"),
         ("policy.dsl.stop_at", dsl.stop_at is None or 0 <= dsl.stop_at <= 1, "from 0 to 1"),

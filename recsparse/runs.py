@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -80,8 +81,11 @@ class RunFolder:
 
     def rewind(self, stage: int, epoch: int) -> None:
         """Drops lines after `epoch` of `stage`, which a resumed run is about to write again."""
+        last = {"epoch": (stage, epoch), "stage": (stage - 1, math.inf)}
         kept = [
-            row for row in self.rows() if row["event"] == "epoch" and (row["stage"], row["epoch"]) <= (stage, epoch)
+            row
+            for row in self.rows()
+            if row["event"] in last and (row["stage"], row.get("epoch", 0)) <= last[row["event"]]
         ]
         staged = self.metrics_file.with_suffix(".partial")
         staged.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")

@@ -142,7 +142,7 @@ class Trainer:
         self.draws_per_epoch = config.train.epoch_draws or self.sampler.epoch_draws
         self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
-        context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh)
+        context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh, self._load)
         self.policy = policies.find(config.policy.name)(context)
         self.progress = Progress()
         self.stage = self._stage(0, None)
@@ -213,6 +213,8 @@ class Trainer:
                 # The peak of training: what reloading the best table takes is not part of it.
                 peak = peak_rss_bytes()
                 table = self._best()
+                if self.stage.reported:
+                    self._report_stage(table)
                 following = self.policy.stage(self.progress.stage + 1, table)
                 if following is None:
                     return self._finish(table, peak)
@@ -223,6 +225,8 @@ class Trainer:
 
     def _train_stage(self) -> None:
         progress, stage, train = self.progress, self.stage, self.config.train
+        if stage.ticket and progress.epoch == 0 and progress.done == 0:
+            self._save_ticket()
         while progress.epoch < stage.epochs and not progress.stopped:
             self._train_epoch()
             progress.epoch += 1
@@ -237,6 +241,8 @@ class Trainer:
             progress.start_epoch()
             if evaluated:
                 self._save()
+        if stage.keep == "last":
+            self._save_artefact()
 
     def _best(self) -> PackedTable:
         """What the stage leaves: its best table, or the last one where no checkpoint is kept."""
@@ -293,7 +299,8 @@ class Trainer:
         better = metrics.values[SELECT_BY] > progress.best
         if better:
             progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
-            self._save_best()
+            if stage.keep == "best":
+                self._save_artefact()
         else:
             progress.stale += 1
         if stage.after_eval(progress.epoch, metrics.values):
@@ -372,12 +379,60 @@ class Trainer:
         }
         checkpoint.save(self.run_folder.checkpoint("last"), tensors, state)
 
-    def _save_best(self) -> None:
+    def _save_artefact(self) -> None:
         table = self.stage.table
         if not self.config.train.checkpoint:
             return
         state = {"shape": shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
         checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": on_cpu(table.state_dict())}, state)
+
+    def _save_ticket(self) -> None:
+        """Mask and start weights of the stage, and where they are from; its metrics join them when it is done."""
+        if not self.config.train.checkpoint:
+            return
+        table = self.stage.table
+        state = {
+            "shape": shape(table),
+            "stage": self.stage.name,
+            "density": table.density,
+            "nnz": table.nnz,
+            "data": self.dataset.name,
+            "data_hash": self.dataset.hash,
+            "version": version(),
+            "config": configuration.to_dict(self.config),
+        }
+        folder = self.run_folder.checkpoint(self.stage.ticket)
+        checkpoint.save(folder, {"table": on_cpu(table.state_dict())}, state)
+
+    def _report_stage(self, table: PackedTable) -> None:
+        """A row of what the stage leaves, tested; its ticket gets the metrics too."""
+        progress, stage = self.progress, self.stage
+        metrics = evaluate(self.model.for_ranking(table), self.dataset, split="test", ks=(TOP_K,))
+        row: dict[str, Any] = {
+            "event": "stage",
+            "stage": progress.stage,
+            "name": stage.name,
+            "nnz": table.nnz,
+            "density": table.density,
+            "kind": table.kind,
+            "bytes": nbytes(stage),
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            f"best_{self.select_on}_{SELECT_BY}": progress.best,
+            **{f"test_{name}": value for name, value in metrics.values.items()},
+            **({"stamp": "TEST-SELECTED"} if self.stamp else {}),
+            "wall_seconds": time.perf_counter() - self._started,
+        }
+        self.run_folder.append(row)
+        quality = "  ".join(f"{name} {metrics.values[name]:.4f}" for name in (SELECT_BY, f"ndcg@{TOP_K}"))
+        self.log(f"{stage.name}: density {table.density:.4f}  test {quality}{self.stamp}")
+        folder = self.run_folder.checkpoint(stage.ticket or "-")
+        if stage.ticket and checkpoint.exists(folder):
+            saved = checkpoint.load(folder)
+            checkpoint.save(folder, saved.tensors, saved.state | {"metrics": row})
+
+    def _load(self, artefact: str) -> PackedTable:
+        return load_table(self.run_folder.checkpoint(artefact), self.device)
 
     def _stage(self, number: int, previous: PackedTable | None) -> Stage:
         stage = self.policy.stage(number, previous)

@@ -7,8 +7,10 @@ from recsparse.errors import UserError
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.policies.dense import Dense, SmallDense
 from recsparse.policies.dsl import Dsl
+from recsparse.policies.lth import Lth
+from recsparse.policies.ticket import Ticket
 
-REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl)}
+REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Ticket)}
 
 
 def find(name: str) -> type[Policy]:
@@ -27,4 +29,4 @@ def resolve(config: Config) -> Config:
     return find(config.policy.name).resolve(config)
 
 
-__all__ = ["REGISTRY", "Context", "Dense", "Dsl", "Policy", "SmallDense", "Stage", "find", "resolve"]
+__all__ = ["REGISTRY", "Context", "Dense", "Dsl", "Lth", "Policy", "SmallDense", "Stage", "Ticket", "find", "resolve"]

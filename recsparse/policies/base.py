@@ -28,6 +28,7 @@ class Context:
         triples_per_epoch: triples of an epoch, |train|.
         draw_fresh: `draw_fresh(update, count)` gives `count` training triples that no mini-batch sees, the same for the
             same `update` number.
+        load: `load(artefact)` gives the table that an earlier stage left under that name.
     """
 
     config: Config
@@ -35,6 +36,7 @@ class Context:
     steps_per_epoch: int
     triples_per_epoch: int
     draw_fresh: Callable[[int, int], Triples]
+    load: Callable[[str], PackedTable]
 
     def optimizer(self, table: PackedTable) -> TableOptimizer:
         """The configured optimiser, with fresh state."""
@@ -64,6 +66,9 @@ class Stage:
         patience: evaluations without a better metric before the stage ends; 0 = never.
         artefact: name of the checkpoint that keeps the stage's best table: `best` for the last stage, which is the one
             that is tested, another name for each stage before it.
+        keep: which table the artefact is: the `best` on the split that selects, or the `last`.
+        ticket: name of a checkpoint of the starting weights and their mask, that stays; empty = none.
+        reported: whether what the stage leaves is tested and gets a row of its own in metrics.jsonl.
     """
 
     name: str
@@ -72,6 +77,9 @@ class Stage:
     epochs: int
     patience: int
     artefact: str = "best"
+    keep: str = "best"
+    ticket: str = ""
+    reported: bool = False
 
     def prune_due(self, step: int) -> int | None:
         """Number of the first step after `step` that `prune` must follow; None: never again."""

@@ -1,0 +1,40 @@
+"""Training of a ticket: the mask and the start weights that a round of another run left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsparse import checkpoint
+from recsparse.config import Config
+from recsparse.errors import UserError
+from recsparse.policies.base import Policy, Stage
+from recsparse.table import PackedTable
+
+
+class Ticket(Policy):
+    """One stage from the table in `policy.ticket`, a checkpoint that `lth` names `ticket-NN`."""
+
+    name = "ticket"
+
+    @classmethod
+    def resolve(cls, config: Config) -> Config:
+        if not config.policy.ticket:
+            raise UserError("policy.ticket is empty; give a ticket: --ticket runs/NAME/checkpoint/ticket-15")
+        return config
+
+    def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
+        if number > 0:
+            return None
+        config, rows = self.context.config, self.context.model.rows
+        folder = Path(config.policy.ticket)
+        saved = checkpoint.load(folder)
+        form = saved.state["shape"]
+        if (form["rows"], form["dim"]) != (rows, config.model.dim):
+            raise UserError(
+                f"policy.ticket {folder} is {form['rows']} x {form['dim']}, but there are {rows} users and items and "
+                f"model.dim is {config.model.dim}; give the data and the dim that it was drawn for"
+            )
+        tensors = {name: tensor.to(config.train.device) for name, tensor in saved.tensors["table"].items()}
+        table = PackedTable(rows, form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"])
+        table.check_invariants()
+        return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
