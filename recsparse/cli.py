@@ -147,6 +147,12 @@ def _bench(argv: list[str]) -> int:
     return bench(argv)
 
 
+def _compare(argv: list[str]) -> int:
+    from recsparse.compare import main as compare
+
+    return compare(argv)
+
+
 def _profile(argv: list[str]) -> int:
     from recsparse.profiling import main as profile
 
@@ -179,6 +185,7 @@ def _doctor(argv: list[str]) -> int:
 COMMANDS = {
     "demo": Command("compare dense, small dense and sparse training on generated data, in two minutes", _demo),
     "train": Command("train one recommender on a folder with train.txt and test.txt, or on a preset", _train),
+    "compare": Command("policies at equal bytes, side by side: runs what is missing, one table and plot", _compare),
     "eval": Command("full-ranking metrics of a finished run", _eval),
     "bench": Command("op benchmarks against peers (`bench run`), one huge table (`bench scale`)", _bench),
     "profile": Command("time, bytes and share of the machine's ceiling of each op in a short training run", _profile),

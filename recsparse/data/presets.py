@@ -32,6 +32,7 @@ PRESETS = {
     "demo": Preset(6_000, 4_000, 10, 130, 200_000),
     "kwai-paper": Preset(7_010, 80_631, 8, 175, 292_042),
     "tiktok-paper": Preset(36_638, 97_117, 5, 80, 746_546),
+    "kuairand-size": Preset(19_685, 5_169, 10, 100, 628_545),
     "tiktok-scale": Preset(100_000_000, 10_000_000, 5, 72, None),
     "billion": Preset(900_000_000, 100_000_000, 5, 72, None),
 }
