@@ -208,10 +208,11 @@ PYBIND11_MODULE(_host, m) {
   m.def("materialise_synthetic", &py_materialise, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
         py::arg("max_degree"), py::arg("seed"), py::arg("pairs"),
         "The generated stream as (indptr, items): exactly `pairs` unique pairs, every item at least once.");
-  m.def("streamed_rows", &py_streamed_rows, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
-        py::arg("max_degree"), py::arg("seed"), py::arg("users").noconvert(), py::arg("skip"), py::arg("count"),
-        "Interactions of some users of the stream as (indptr, items): their own where count is 0, else the `count` that\n"
-        "would follow them after `skip` others.");
+  m.def(
+      "streamed_rows", &py_streamed_rows, py::arg("n_users"), py::arg("n_items"), py::arg("min_degree"),
+      py::arg("max_degree"), py::arg("seed"), py::arg("users").noconvert(), py::arg("skip"), py::arg("count"),
+      "Interactions of some users of the stream as (indptr, items): their own where count is 0, else the `count` that\n"
+      "would follow them after `skip` others.");
   m.def("philox", &py_philox, py::arg("seed"), py::arg("counter"), py::arg("counter2"), py::arg("stream"),
         "One Philox4x32-10 block -> four 32-bit words; a draw is a pure function of the arguments.");
 }
