@@ -23,22 +23,28 @@ import numpy as np
 import torch
 
 
-def _optional(module: str, **names: object) -> None:
-    """A module that the checkout imports and that none of what runs here uses, where it is not installed."""
-    try:
-        importlib.import_module(module)
-    except ImportError:
-        for part in (module.split(".")[0], module):
-            sys.modules.setdefault(part, types.ModuleType(part))
-        vars(sys.modules[module]).update(names)
+def _modules(*names: str) -> list[Any]:
+    """Modules of the checkout. Stands in for packages that they import, that none of what runs here uses, and that are
+    not installed; only for as long as the imports last, because others ask whether there is such a package."""
+    stand_ins = []
+    for package, has in (("sklearn", "metrics"), ("pandas", "")):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            for part in filter(None, (package, has and f"{package}.{has}")):
+                sys.modules[part] = types.ModuleType(part)
+                vars(sys.modules[part])["roc_auc_score"] = None
+                stand_ins.append(part)
+    found = [importlib.import_module(name) for name in names]
+    for part in stand_ins:
+        del sys.modules[part]
+    return found
 
 
 def main() -> None:
     checkout, folder, weights, batches, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     rows = np.load(weights)
-    _optional("sklearn.metrics", roc_auc_score=None)
-    _optional("pandas")
     sys.argv = ["main.py", "--dataset", "yelp2018", "--recdim", str(rows.shape[1]), "--tensorboard", "0"]
     sys.path.insert(0, str(Path(checkout) / "code"))
     with tempfile.TemporaryDirectory() as data:
@@ -48,9 +54,7 @@ def main() -> None:
 
 
 def measure(data: str, rows: np.ndarray, batches: int) -> dict[str, Any]:
-    loader, model, procedure, utils, world = (
-        importlib.import_module(name) for name in ("dataloader", "model", "Procedure", "utils", "world")
-    )
+    loader, model, procedure, utils, world = _modules("dataloader", "model", "Procedure", "utils", "world")
     dataset = loader.Loader(path=data)
     network = model.LightGCN(world.config, dataset)
     with torch.no_grad():
