@@ -123,7 +123,10 @@ def test_help_of_train_describes_every_key(capsys: pytest.CaptureFixture[str]) -
         (["eval", "--run", "nowhere"], "no run there"),
         (["train"], "data.path is empty"),
         (["train", "--data.path", "nowhere"], "nowhere: no such folder"),
-        (["train", "--data.path", "tiktok-scale", "--policy.budget", "20%"], "streamed"),
+        (
+            ["train", "--data.path", "tiktok-scale", "--policy.budget", "20%", "--model.name", "lightgcn"],
+            "is streamed; use mf",
+        ),
         (["train", "--resume", "nowhere"], "nowhere: no run there"),
         (["train", "--policy.name", "dls"], "one of dense, small_dense, dsl"),
         (["bench", "scale", "--rows", "1.5"], "whole number"),
