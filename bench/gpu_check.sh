@@ -97,7 +97,7 @@ bench() { "$PY" -m recsparse bench run --device cuda --op "$1" --budget 4 --json
 # 1e9 rows x 64 with a tenth of the weights, generated ids, one mask update; no checkpoint, which would be 90 GB.
 billion() {
   "$PY" -m recsparse train --data.path billion --data.eval_users 64 --device cuda --policy.name dsl \
-    --policy.density 0.1 --policy.dsl.mode fresh --train.epochs 1 --train.epoch_draws 200000000 \
+    --policy.density 0.1 --policy.dsl.mode fresh --policy.dsl.every "0.5 epochs" --train.epochs 1 --train.epoch_draws 200000000 \
     --train.batch_size 65536 --train.checkpoint false --run.folder "$OUT" --run.name billion
 }
 
