@@ -7,6 +7,7 @@ optimisers do, in one pass over weights, state and gradient.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ def _table_of(parameter: Tensor, number: int) -> PackedTable:
     return table
 
 
-class _Packed(Optimizer):
+class _Packed(Optimizer, ABC):
     """Checks the parameters, makes their state, and calls the op for each one that has a gradient."""
 
     def __init__(self, params: Any, defaults: dict[str, Any], limits: dict[str, Callable[[Any], bool]]) -> None:
@@ -55,8 +56,8 @@ class _Packed(Optimizer):
         """State of a table, without the step."""
         return {}
 
-    def _update(self, table: PackedTable, state: dict[str, Any], grad: Tensor, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _update(self, table: PackedTable, state: dict[str, Any], grad: Tensor, group: dict[str, Any]) -> None: ...
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
