@@ -24,7 +24,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from recsparse.errors import UserError
+from recsparse.errors import InvariantError, UserError
+from recsparse.table import PackedTable
 
 FORMAT = 1
 _STATE = "state.json"
@@ -98,6 +99,35 @@ def load(folder: Path) -> Checkpoint:
                 raise UserError(f"checkpoint file {file} is damaged: sha256 of tensor {name} differs from {_STATE}")
         tensors[group] = members
     return Checkpoint(tensors, header["state"])
+
+
+def shape(table: PackedTable) -> dict[str, Any]:
+    """What `load_table` needs to rebuild the table around its tensors."""
+    return {"kind": table.kind, "rows": table.rows, "dim": table.dim}
+
+
+def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What a checkpoint takes; no copies of what is there already."""
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def load_table(folder: Path, device: str = "cpu") -> PackedTable:
+    """The table in the checkpoint `folder`, verified, on `device`.
+
+    Raises:
+        UserError: no or damaged checkpoint, NaN or infinity among the weights.
+    """
+    saved = load(folder)
+    form = saved.state["shape"]
+    tensors = {name: tensor.to(device) for name, tensor in saved.tensors["table"].items()}
+    try:
+        table = PackedTable(
+            form["rows"], form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"]
+        )
+        table.check_invariants()
+    except (InvariantError, ValueError) as error:
+        raise UserError(f"checkpoint {folder} holds a damaged table: {error}; take another one") from None
+    return table
 
 
 def exists(folder: Path) -> bool:

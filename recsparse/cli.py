@@ -187,7 +187,9 @@ COMMANDS = {
     "train": Command("train one recommender on a folder with train.txt and test.txt, or on a preset", _train),
     "compare": Command("policies at equal bytes, side by side: runs what is missing, one table and plot", _compare),
     "eval": Command("full-ranking metrics of a finished run", _eval),
-    "bench": Command("op benchmarks against peers (`bench run`), one huge table (`bench scale`)", _bench),
+    "bench": Command(
+        "ops against peers (`bench run`), one huge table (`scale`), LightGCN (`epoch`, `graph-memory`)", _bench
+    ),
     "profile": Command("time, bytes and share of the machine's ceiling of each op in a short training run", _profile),
     "data": Command("statistics of a data set, download of a public one", _data),
     "doctor": Command("versions, instruction sets, and which backends load or why not", _doctor),

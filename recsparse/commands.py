@@ -13,12 +13,13 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from recsparse import config as configuration
 from recsparse import data, models, policies, report
+from recsparse.checkpoint import load_table
 from recsparse.config import Config, DataConfig
 from recsparse.data import Dataset, StreamedDataset
 from recsparse.errors import UserError
 from recsparse.evaluate import evaluate
 from recsparse.runs import RunFolder, peak_rss_bytes
-from recsparse.train import Trainer, load_table
+from recsparse.train import Trainer
 
 EXAMPLES = """examples:
   recsparse train --data.path DIR --policy.name dsl --policy.budget 20%
@@ -36,7 +37,7 @@ RESUMABLE = ("data.path", "train.epochs", "train.patience", "train.threads", "tr
 def train(argv: list[str]) -> int:
     """`recsparse train`: one run, new or resumed."""
     baseline = peak_rss_bytes()
-    argv, folder = split_option(expand_device(argv), "--resume")
+    argv, folder = split_option(expand_short_flags(argv), "--resume")
     resumed = None if folder is None else RunFolder(Path(folder))
     parser = configuration.build_parser("recsparse train", EXAMPLES)
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; only lengths and paths may change")
@@ -72,7 +73,7 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-def expand_device(argv: list[str]) -> list[str]:
+def expand_short_flags(argv: list[str]) -> list[str]:
     """`--device cuda` is short for `--train.device cuda`, `--ticket DIR` for the policy ticket and its folder."""
     short = {"--device": ["--train.device"], "--ticket": ["--policy.name=ticket", "--policy.ticket"]}
     long: list[str] = []

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from recsparse import config as configuration
 from recsparse import models, policies
-from recsparse.budget import dense_nbytes
+from recsparse.checkpoint import load_table
 from recsparse.cli import Parser
 from recsparse.commands import open_dataset
 from recsparse.data import Dataset
@@ -31,7 +31,6 @@ from recsparse.errors import UserError
 from recsparse.evaluate import by_popularity
 from recsparse.report import MIB, Result
 from recsparse.runs import RunFolder
-from recsparse.train import load_table
 
 MODELS = ("mf", "lightgcn")
 WITHOUT_BUDGET = ("dense",)
@@ -245,7 +244,7 @@ def row_of(cell: Cell, run: RunFolder) -> Row:
         recall=final["test_recall@20"],
         ndcg=final["test_ndcg@20"],
         table_bytes=result.table_bytes,
-        share=result.table_bytes / dense_nbytes(final["rows"], final["config"]["model"]["dim"]),
+        share=result.share,
         state_bytes=max(_state_bytes(row) for row in [*result.epochs, final]),
         peak_rss_bytes=result.peak_bytes,
         wall_seconds=final["wall_seconds"],

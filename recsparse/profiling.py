@@ -13,7 +13,7 @@ from recsparse import config as configuration
 from recsparse.bench.ceilings import Ceilings
 from recsparse.bench.op_log import OpLog
 from recsparse.bench.report import grid, number, table
-from recsparse.commands import expand_device, open_dataset, split_option
+from recsparse.commands import expand_short_flags, open_dataset, split_option
 from recsparse.config import Config
 from recsparse.data import Dataset, StreamedDataset
 from recsparse.errors import UserError
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     Raises:
         UserError: bad flags, or a run folder that exists.
     """
-    rest, text = split_option(expand_device(argv), "--steps")
+    rest, text = split_option(expand_short_flags(argv), "--steps")
     steps = STEPS if text is None else arguments.parse("--steps", arguments.count, text)
     parser = configuration.build_parser("recsparse profile", EXAMPLES)
     parser.add_argument("--steps", metavar="N", help=f"mini-batches to train, in whole chunks (default: {STEPS})")

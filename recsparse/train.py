@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -181,7 +180,7 @@ class Trainer:
         self.progress = progress = Progress.from_state(state["progress"])
         if progress.stage > 0:
             self.stage = self._stage(
-                progress.stage, load_table(self.run_folder.checkpoint(progress.previous), self.device)
+                progress.stage, checkpoint.load_table(self.run_folder.checkpoint(progress.previous), self.device)
             )
         if progress.stopped == "patience" and not self._out_of_patience():
             progress.stopped = ""
@@ -247,7 +246,7 @@ class Trainer:
     def _best(self) -> PackedTable:
         """What the stage leaves: its best table, or the last one where no checkpoint is kept."""
         if self.config.train.checkpoint:
-            return load_table(self.run_folder.checkpoint(self.stage.artefact), self.device)
+            return checkpoint.load_table(self.run_folder.checkpoint(self.stage.artefact), self.device)
         return self.stage.table
 
     def _train_epoch(self) -> None:
@@ -369,11 +368,14 @@ class Trainer:
         if not self.config.train.checkpoint:
             return
         self.progress.wall = time.perf_counter() - self._started
-        tensors = {"table": on_cpu(stage.table.state_dict()), "optimizer": on_cpu(stage.optimizer.state_dict())}
+        tensors = {
+            "table": checkpoint.on_cpu(stage.table.state_dict()),
+            "optimizer": checkpoint.on_cpu(stage.optimizer.state_dict()),
+        }
         state = {
             "progress": self.progress.state_dict(),
             "stage": stage.state_dict(),
-            "shape": shape(stage.table),
+            "shape": checkpoint.shape(stage.table),
             "config": configuration.to_dict(self.config),
             "data_hash": self.dataset.hash,
         }
@@ -383,8 +385,10 @@ class Trainer:
         table = self.stage.table
         if not self.config.train.checkpoint:
             return
-        state = {"shape": shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
-        checkpoint.save(self.run_folder.checkpoint(self.stage.artefact), {"table": on_cpu(table.state_dict())}, state)
+        state = {"shape": checkpoint.shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
+        checkpoint.save(
+            self.run_folder.checkpoint(self.stage.artefact), {"table": checkpoint.on_cpu(table.state_dict())}, state
+        )
 
     def _save_ticket(self) -> None:
         """Mask and start weights of the stage, and where they are from; its metrics join them when it is done."""
@@ -392,7 +396,7 @@ class Trainer:
             return
         table = self.stage.table
         state = {
-            "shape": shape(table),
+            "shape": checkpoint.shape(table),
             "stage": self.stage.name,
             "density": table.density,
             "nnz": table.nnz,
@@ -402,7 +406,7 @@ class Trainer:
             "config": configuration.to_dict(self.config),
         }
         folder = self.run_folder.checkpoint(self.stage.ticket)
-        checkpoint.save(folder, {"table": on_cpu(table.state_dict())}, state)
+        checkpoint.save(folder, {"table": checkpoint.on_cpu(table.state_dict())}, state)
 
     def _report_stage(self, table: PackedTable) -> None:
         """A row of what the stage leaves, tested; its ticket gets the metrics too."""
@@ -432,7 +436,7 @@ class Trainer:
             checkpoint.save(folder, saved.tensors, saved.state | {"metrics": row})
 
     def _load(self, artefact: str) -> PackedTable:
-        return load_table(self.run_folder.checkpoint(artefact), self.device)
+        return checkpoint.load_table(self.run_folder.checkpoint(artefact), self.device)
 
     def _stage(self, number: int, previous: PackedTable | None) -> Stage:
         stage = self.policy.stage(number, previous)
@@ -454,11 +458,6 @@ class Trainer:
                 signal.signal(each, handler)
 
 
-def shape(table: PackedTable) -> dict[str, Any]:
-    """What `load_table` needs to rebuild the table around its tensors."""
-    return {"kind": table.kind, "rows": table.rows, "dim": table.dim}
-
-
 def device_facts(device: str) -> dict[str, Any]:
     """Of a run on a GPU: which one, and the most memory that torch held there."""
     if device == "cpu":
@@ -470,30 +469,6 @@ def nbytes(stage: Stage) -> dict[str, int]:
     """Exact bytes: values, index and optimiser state."""
     stored = stage.table.nbytes()
     return {"values": stored["values"], "index": stored["index"], "state": stage.optimizer.nbytes()}
-
-
-def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What a checkpoint takes; no copies of what is there already."""
-    return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def load_table(folder: Path, device: str = "cpu") -> PackedTable:
-    """The table in the checkpoint `folder`, verified, on `device`.
-
-    Raises:
-        UserError: no or damaged checkpoint, NaN or infinity among the weights.
-    """
-    saved = checkpoint.load(folder)
-    form = saved.state["shape"]
-    tensors = {name: tensor.to(device) for name, tensor in saved.tensors["table"].items()}
-    try:
-        table = PackedTable(
-            form["rows"], form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"]
-        )
-        table.check_invariants()
-    except (InvariantError, ValueError) as error:
-        raise UserError(f"checkpoint {folder} holds a damaged table: {error}; take another one") from None
-    return table
 
 
 def check_invariants(stage: Stage) -> None:

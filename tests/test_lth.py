@@ -13,12 +13,13 @@ import torch
 
 from recsparse import checkpoint
 from recsparse.budget import TablePlan
+from recsparse.checkpoint import load_table
 from recsparse.cli import main
 from recsparse.config import Config, LthConfig
 from recsparse.errors import UserError
 from recsparse.policies.lth import parse_rewind, pruned, randomise, restore, schedule, split_target
 from recsparse.table import PackedTable
-from recsparse.train import Interrupted, Trainer, load_table
+from recsparse.train import Interrupted, Trainer
 
 SLOTS = (small_runs.USERS + small_runs.ITEMS) * 16
 

@@ -11,6 +11,7 @@ import small_runs
 import torch
 
 from recsparse import checkpoint, ops
+from recsparse.checkpoint import load_table
 from recsparse.config import Config
 from recsparse.data import Interactions
 from recsparse.errors import InvariantError, UserError
@@ -19,7 +20,7 @@ from recsparse.models import Triples
 from recsparse.policies import Policy, Stage
 from recsparse.runs import RunFolder
 from recsparse.table import PackedTable
-from recsparse.train import CHUNK_STEPS, Interrupted, Trainer, check_invariants, load_table
+from recsparse.train import CHUNK_STEPS, Interrupted, Trainer, check_invariants
 
 POLICIES = ["dense", "small_dense", "dsl"]
 TIMES = ("seconds", "samples_per_second", "wall_seconds", "peak_rss_bytes", "version")

@@ -41,8 +41,7 @@ class Lth(Policy):
         self.options: LthConfig = config.policy.lth
         self.warm_up = parse_rewind(self.options.rewind)
         model, dim = context.model, config.model.dim
-        self.split = model.n_users * dim
-        parts = (self.split, model.n_items * dim)
+        parts = (model.n_users * dim, model.n_items * dim)
         plan = None
         if config.policy.budget is not None or config.policy.density is not None:
             plan = plan_sparse(config.policy, model.rows, dim, config.model.dtype)

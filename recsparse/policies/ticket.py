@@ -27,14 +27,10 @@ class Ticket(Policy):
             return None
         config, rows = self.context.config, self.context.model.rows
         folder = Path(config.policy.ticket)
-        saved = checkpoint.load(folder)
-        form = saved.state["shape"]
-        if (form["rows"], form["dim"]) != (rows, config.model.dim):
+        table = checkpoint.load_table(folder, config.train.device)
+        if (table.rows, table.dim) != (rows, config.model.dim):
             raise UserError(
-                f"policy.ticket {folder} is {form['rows']} x {form['dim']}, but there are {rows} users and items and "
+                f"policy.ticket {folder} is {table.rows} x {table.dim}, but there are {rows} users and items and "
                 f"model.dim is {config.model.dim}; give the data and the dim that it was drawn for"
             )
-        tensors = {name: tensor.to(config.train.device) for name, tensor in saved.tensors["table"].items()}
-        table = PackedTable(rows, form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"])
-        table.check_invariants()
         return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
