@@ -17,6 +17,8 @@ from recsparse.checkpoint import load_table
 from recsparse.cli import main
 from recsparse.config import Config, LthConfig
 from recsparse.errors import UserError
+from recsparse.evaluate import evaluate
+from recsparse.metrics import Metrics
 from recsparse.policies.lth import parse_rewind, pruned, randomise, restore, schedule, split_target
 from recsparse.table import PackedTable
 from recsparse.train import Interrupted, Trainer
@@ -111,6 +113,22 @@ def test_rewinding_to_an_epoch_goes_back_to_its_weights(tmp_path: Path) -> None:
         assert torch.equal(table.to_dense(), start * table.mask())
 
 
+@pytest.mark.parametrize(("prune_from", "epoch"), [("best", 2), ("last", 4)])
+def test_a_round_is_pruned_from_its_best_or_its_last_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prune_from: str, epoch: int
+) -> None:
+    quality = itertools.count(100, -1)
+
+    def falling(*args: Any, **options: Any) -> Metrics:
+        found = evaluate(*args, **options)
+        return dataclasses.replace(found, values={"recall@20": next(quality) / 100, "ndcg@20": 0.0})
+
+    monkeypatch.setattr("recsparse.train.evaluate", falling)
+    trainer = small_runs.trainer(tmp_path, config(epochs=4, rounds=1, prune_from=prune_from))
+    trainer.train()
+    assert checkpoint.load(trainer.run_folder.checkpoint("round-0")).state["epoch"] == epoch
+
+
 def test_controls(tmp_path: Path) -> None:
     magnitude = small_runs.trainer(tmp_path, config(rounds=1), "magnitude")
     magnitude.train()
@@ -162,6 +180,8 @@ def test_the_schedule_ends_where_the_size_says() -> None:
     assert found[-1] == (200, -1)
     assert found[-2][0] > 200
     assert schedule(LthConfig(one_shot=True), parts, plan) == [(1000, -1), (200, -1)]
+    # A round that meets the size is the last one: it is not there twice.
+    assert schedule(LthConfig(), parts, TablePlan("bits", 100, 10, 810)) == [(1000, -1), (900, -1), (810, -1)]
     assert schedule(LthConfig(scope="both"), parts, plan)[-1] == (120, 80)
     assert split_target("user", parts, 450) == (50, 400)
     with pytest.raises(UserError, match="keeps all 400 item weights"):
