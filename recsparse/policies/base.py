@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from recsparse.budget import TablePlan
 from recsparse.config import Config
 from recsparse.models import Model, Triples
 from recsparse.optim import OPTIMIZERS, SGD, Adam, TableOptimizer
-from recsparse.table import PackedTable
+from recsparse.table import DTYPES, PackedTable
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ class Context:
         if chosen is Adam:
             common["betas"] = options.betas
         return chosen(table, **common)
+
+    def table(self, plan: TablePlan, start: str) -> PackedTable:
+        """A fresh table of the planned shape; `start` as in `PackedTable.init`."""
+        return PackedTable.init(
+            plan.rows,
+            plan.dim,
+            kind=plan.kind,
+            capacity=plan.capacity,
+            start=start,
+            seed=self.config.train.seed,
+            std=self.config.model.init_std,
+            dtype=DTYPES[plan.dtype],
+            device=self.config.train.device,
+        )
 
     @property
     def total_steps(self) -> int:

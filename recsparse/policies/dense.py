@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsparse.budget import TablePlan, plan_dense, plan_small_dense
 from recsparse.policies.base import Policy, Stage
-from recsparse.table import DTYPES, PackedTable
+from recsparse.table import PackedTable
 
 
 class Dense(Policy):
@@ -19,18 +19,7 @@ class Dense(Policy):
     def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
         if number > 0:
             return None
-        plan, config = self.plan(), self.context.config
-        table = PackedTable.init(
-            plan.rows,
-            plan.dim,
-            kind=plan.kind,
-            capacity=plan.capacity,
-            start="full",
-            seed=config.train.seed,
-            std=config.model.init_std,
-            dtype=DTYPES[plan.dtype],
-            device=config.train.device,
-        )
+        config, table = self.context.config, self.context.table(self.plan(), "full")
         return Stage("train", table, self.context.optimizer(table), config.train.epochs, config.train.patience)
 
 

@@ -32,7 +32,7 @@ from recsparse.models import Triples
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.policies.rotation import rotate
 from recsparse.spans import span
-from recsparse.table import DTYPES, PackedTable
+from recsparse.table import PackedTable
 
 MODES: dict[str, dict[str, Any]] = {
     "faithful": {
@@ -173,17 +173,7 @@ class Dsl(Policy):
     def _first_table(self) -> PackedTable:
         config = self.context.config
         plan = plan_sparse(config.policy, self.context.model.rows, config.model.dim, config.model.dtype)
-        return PackedTable.init(
-            plan.rows,
-            plan.dim,
-            kind=plan.kind,
-            capacity=plan.capacity,
-            start=str(config.policy.dsl.start),
-            seed=config.train.seed,
-            std=config.model.init_std,
-            dtype=DTYPES[plan.dtype],
-            device=config.train.device,
-        )
+        return self.context.table(plan, str(config.policy.dsl.start))
 
     def _next_table(self, previous: PackedTable, number: int) -> PackedTable:
         config = self.context.config

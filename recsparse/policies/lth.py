@@ -18,13 +18,13 @@ from collections.abc import Sequence
 import torch
 
 from recsparse import ops
-from recsparse.budget import TablePlan, plan_sparse
+from recsparse.budget import TablePlan, plan_dense, plan_sparse
 from recsparse.config import LthConfig
 from recsparse.errors import UserError
 from recsparse.layout import cheapest_kind
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.spans import span
-from recsparse.table import DTYPES, PackedTable
+from recsparse.table import PackedTable
 
 WARM_UP = "rewind"
 """Artefact: the weights that rounds go back to, where that is not the initial ones."""
@@ -78,18 +78,8 @@ class Lth(Policy):
         return stage
 
     def _full(self) -> PackedTable:
-        config, model = self.context.config, self.context.model
-        return PackedTable.init(
-            model.rows,
-            config.model.dim,
-            kind="full",
-            capacity=model.rows * config.model.dim,
-            start="full",
-            seed=config.train.seed,
-            std=config.model.init_std,
-            dtype=DTYPES[config.model.dtype],
-            device=config.train.device,
-        )
+        model = self.context.config.model
+        return self.context.table(plan_dense(self.context.model.rows, model.dim, model.dtype), "full")
 
     def _pruned(self, previous: PackedTable, number: int) -> PackedTable:
         config = self.context.config
