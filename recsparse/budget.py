@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -85,17 +86,21 @@ def plan_small_dense(policy: PolicyConfig, rows: int, dim: int, dtype: str = "fl
     return TablePlan("full", rows, columns, rows * columns, dtype)
 
 
-def plan_sparse(policy: PolicyConfig, rows: int, dim: int, dtype: str = "float32") -> TablePlan:
+def plan_sparse(
+    policy: PolicyConfig, rows: int, dim: int, dtype: str = "float32", kinds: Sequence[str] = SPARSE_KINDS
+) -> TablePlan:
     """Sparse table with the most weights that the budget pays for, or with exactly the weights of a density.
 
-    `kind: auto` takes the kind that affords the most weights under a budget, the fewest bytes under a density.
+    `kind: auto` takes the one of `kinds` that affords the most weights under a budget, the fewest bytes under a
+    density.
 
     Raises:
         UserError: less than one weight a row, or more than dense.
     """
     value_bytes = layout.VALUE_BYTES[dtype]
     value_bytes = layout.VALUE_BYTES[dtype]
-    kinds = SPARSE_KINDS if policy.kind == "auto" else (policy.kind,)
+    if policy.kind != "auto":
+        kinds = (policy.kind,)
     if policy.density is not None:
         capacity = round(policy.density * rows * dim)
         plans = [TablePlan(kind, rows, dim, capacity, dtype) for kind in kinds]

@@ -140,6 +140,32 @@ class PackedTable:
         return cls(dense.shape[0], dense.shape[1], kind, index, cols, values, backend)
 
     @classmethod
+    def from_sizes(
+        cls, sizes: Tensor, dim: int, *, dtype: torch.dtype = torch.float32, backend: str = "auto"
+    ) -> PackedTable:
+        """A table of kind `prefix` whose row n keeps its first `sizes[n]` columns, all weights 0; on the device of
+        `sizes`, int64 [rows].
+
+        Raises:
+            ValueError: a size outside 0..dim.
+        """
+        if not 1 <= dim <= layout.MAX_DIM:
+            raise ValueError(f"from_sizes: dim is {dim}, expected 1..{layout.MAX_DIM}")
+        if sizes.dim() != 1 or (len(sizes) and not 0 <= int(sizes.min()) <= int(sizes.max()) <= dim):
+            raise ValueError(f"from_sizes: sizes must be a vector of 0..dim = {dim}")
+        per_block = layout.rows_per_block("prefix", dim)
+        blocks = -(-len(sizes) // per_block)
+        lengths = sizes.new_zeros(blocks * per_block)
+        lengths[: len(sizes)] = sizes
+        lengths = lengths.view(blocks, per_block)
+        counts = lengths.sum(1)
+        length_type = torch.int16 if dim == layout.MAX_DIM else torch.uint8
+        packed = lengths.to(length_type).view(torch.int64)
+        index = torch.cat([(counts.cumsum(0) - counts)[:, None], packed], dim=1).view(-1)
+        values = torch.zeros(int(counts.sum()), dtype=dtype, device=sizes.device)
+        return cls(len(sizes), dim, "prefix", index, sizes.new_empty(0, dtype=torch.uint8), values, backend)
+
+    @classmethod
     def from_csr(
         cls,
         crow: Tensor,

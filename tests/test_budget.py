@@ -122,3 +122,11 @@ def test_halves_buy_twice_the_columns_but_never_more_than_the_full_table() -> No
 def test_a_policy_that_needs_a_size_says_how_to_give_one() -> None:
     with pytest.raises(UserError, match=r"give policy\.budget .* or policy\.density"):
         budget.plan_sparse(PolicyConfig(name="dsl"), ROWS, DIM)
+
+
+@pytest.mark.parametrize("text", ["5%", "20%", "99.9%", "100%"])
+def test_a_policy_may_have_kinds_of_its_own(text: str) -> None:
+    plan = budget.plan_sparse(PolicyConfig(budget=text), 100_000, 64, kinds=("prefix",))
+    granted = budget.parse_budget(text, 100_000, 64)
+    assert plan.kind == "prefix"
+    assert granted - 4 < plan.nbytes <= granted  # not a weight less than it pays for

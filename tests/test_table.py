@@ -81,6 +81,29 @@ def test_bad_csr_is_refused(crow: list[int], col: list[int], n: int, message: st
         PackedTable.from_csr(*parts, torch.ones(n), 5)
 
 
+@given(dims, row_numbers, seeds)
+def test_sizes_make_the_table_of_a_prefix_mask(dim: int, rows: int, seed: int) -> None:
+    sizes = torch.randint(0, dim + 1, (rows,), generator=torch.Generator().manual_seed(seed))
+    sizes[: rows // 3] = dim  # the largest that a length has to hold
+    table = PackedTable.from_sizes(sizes, dim)
+    mask = torch.arange(dim) < sizes[:, None]
+    expected = PackedTable.from_dense(torch.zeros(rows, dim), mask, kind="prefix")
+    assert torch.equal(table.index, expected.index)
+    assert table.capacity == table.nnz == int(sizes.sum())
+    assert torch.equal(table.row_counts(), sizes)
+    assert not bool(table.values.any())
+    table.check_invariants()
+
+
+def test_impossible_sizes_are_refused() -> None:
+    for sizes, dim in (([3, 9], 8), ([-1, 2], 8)):
+        with pytest.raises(ValueError, match=r"from_sizes: sizes must be a vector of 0\.\.dim = 8"):
+            PackedTable.from_sizes(torch.tensor(sizes), dim)
+    with pytest.raises(ValueError, match=r"from_sizes: dim is 257, expected 1\.\.256"):
+        PackedTable.from_sizes(torch.tensor([3]), 257)
+    assert PackedTable.from_sizes(torch.tensor([2]), 4, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_goes_into_a_table_of_the_same_shape(kind: str) -> None:
     dense, mask = random_case(kind, 60, 33, seed=1)
