@@ -46,7 +46,8 @@ def test_predictions_and_gradients_are_those_of_masks() -> None:
     known = frequencies()
     predictor = FitnessPredictor(known, LARGEST, seed=3)
     chosen = actions(20)
-    assert {len(np.unique(np.concatenate(action))) == LARGEST for action in chosen} == {True, False}  # empty sets or none
+    # With empty sets, and without.
+    assert {len(np.unique(np.concatenate(action))) == LARGEST for action in chosen} == {True, False}
     for action in chosen:
         parameters = list(predictor.parameters())
         ours = predictor([ranges(action, LARGEST)])[0]
