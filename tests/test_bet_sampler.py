@@ -114,7 +114,7 @@ def test_the_distributions_are_the_named_ones() -> None:
     assert np.isfinite(normal(np.array([0.0, 1 - 2**-53]), 20.0)).all()
     assert 0 <= narrow.min() <= narrow.max() <= 0.7
     # (phi(0) - phi(b)) / (Phi(b) - 1/2)
-    expected = (1 - math.exp(-0.7**2 / 2)) / math.sqrt(2 * math.pi) / (math.erf(0.7 / math.sqrt(2)) / 2)
+    expected = (1 - math.exp(-(0.7**2) / 2)) / math.sqrt(2 * math.pi) / (math.erf(0.7 / math.sqrt(2)) / 2)
     assert narrow.mean() == pytest.approx(expected, abs=1e-6)
     assert exponential(uniform, 2.0).mean() == pytest.approx(1 - 2 / np.expm1(2.0), abs=1e-4)
     assert exponential(uniform, 2.0).max() <= 2
