@@ -124,18 +124,49 @@ class LthConfig:
 
 
 @dataclass
+class PepConfig:
+    """Options of the policy `pep`.
+
+    Attributes:
+        granularity: what shares a threshold: global = everything, dim = a column, row, element = nothing.
+        start: all thresholds at first; a weight is pruned below sigmoid(threshold).
+        lr: learning rate of the thresholds: about what each moves towards 0 in a step.
+        weight_decay: L2 penalty of the thresholds, which is what moves them. Gradients of the loss add up in a
+            threshold that many weights share and hold it back: global and dim need more than row and element, 0.01 to
+            1.
+        table_weight_decay: the same of all weights in every step of the search, as published code has it with 1e-5;
+            above 0 the optimiser of the search is not lazy.
+        epochs: the most epochs of search.
+        check_every: steps between two counts of the weights above their thresholds.
+        targets: larger sizes that are met on the way, separated by commas, each retrained and reported too: budgets or
+            densities, as the last one is given.
+    """
+
+    granularity: Literal["global", "dim", "row", "element"] = "element"
+    start: float = -15.0
+    lr: float = 1e-3
+    weight_decay: float = 1e-5
+    table_weight_decay: float = 0.0
+    epochs: int = 60
+    check_every: int = 50
+    targets: str = ""
+
+
+@dataclass
 class PolicyConfig:
     """Which weights live.
 
     Attributes:
         name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training, lth =
-            iterative pruning with rewinding, ticket = the mask and start weights that a round of lth left.
+            iterative pruning with rewinding, pep = learned pruning thresholds, ticket = the mask and start weights that
+            a round of lth or pep left.
         kind: index of a sparse table; auto = the one that affords the most weights.
         budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`,
             `800MiB`).
         density: kept weights as a share of rows x dim (0 to 1); the alternative to budget.
         dsl: options of dsl.
         lth: options of lth.
+        pep: options of pep.
         ticket: folder of the ticket that the policy ticket trains (`--ticket DIR` sets both).
     """
 
@@ -145,6 +176,7 @@ class PolicyConfig:
     density: float | None = None
     dsl: DslConfig = field(default_factory=DslConfig)
     lth: LthConfig = field(default_factory=LthConfig)
+    pep: PepConfig = field(default_factory=PepConfig)
     ticket: str = ""
 
 
@@ -155,6 +187,10 @@ class OptimConfig:
     Attributes:
         name: bytes of state: adam 8 a kept weight, adagrad 4 a kept weight, rowwise_adagrad 4 a row, sgd none.
         lr: learning rate.
+        schedule: constant, or cosine = from lr in a stage's first epoch down to lr_end in its last.
+        lr_end: learning rate that cosine ends at.
+        lazy: true = a mini-batch moves the rows that it touches, false = all kept weights, as dense optimisers of torch
+            do: their moments decay and go on moving them. lightgcn always moves all.
         betas: decay of the first and second moments of adam.
         eps: added to the root of the second moment, or of the sum of squares of adagrad.
         l2: penalty lambda / 2 (|user|^2 + |positive|^2 + |negative|^2), mean over the mini-batch.
@@ -162,6 +198,9 @@ class OptimConfig:
 
     name: Literal["adam", "adagrad", "rowwise_adagrad", "sgd"] = "adam"
     lr: float = 1e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr_end: float = 0.0
+    lazy: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     l2: float = 1e-3
@@ -292,6 +331,7 @@ def validate(config: Config) -> None:
         ("model.layers", 1 <= config.model.layers <= 64, "from 1 to 64"),
         ("model.init_std", 0 < config.model.init_std < 100, "above 0 and below 100"),
         ("optim.lr", 0 < optim.lr <= 10, "above 0, at most 10"),
+        ("optim.lr_end", 0 <= optim.lr_end <= optim.lr, "from 0 to optim.lr"),
         ("optim.betas", all(0 <= beta < 1 for beta in optim.betas), "two numbers from 0 to below 1"),
         ("optim.eps", 0 < optim.eps < 1, "above 0, below 1"),
         ("optim.l2", 0 <= optim.l2 < 1e3, "0 or above"),
@@ -307,6 +347,12 @@ def validate(config: Config) -> None:
         ("policy.density", policy.density is None or 0 < policy.density <= 1, "above 0, at most 1"),
         ("policy.lth.rate", 0 < policy.lth.rate < 1, "above 0, below 1"),
         ("policy.lth.rounds", policy.lth.rounds is None or 1 <= policy.lth.rounds <= 1000, "from 1 to 1000"),
+        ("policy.pep.start", -200 <= policy.pep.start < 0, "from -200 to below 0"),
+        ("policy.pep.lr", 0 < policy.pep.lr <= 10, "above 0, at most 10"),
+        ("policy.pep.weight_decay", 0 < policy.pep.weight_decay < 1, "above 0, below 1"),
+        ("policy.pep.table_weight_decay", 0 <= policy.pep.table_weight_decay < 1, "from 0 to below 1"),
+        ("policy.pep.epochs", policy.pep.epochs >= 1, "1 or above"),
+        ("policy.pep.check_every", policy.pep.check_every >= 1, "1 or above"),
         ("policy.dsl.ratio", dsl.ratio is None or 0 <= dsl.ratio <= 1, "from 0 to 1"),
         ("policy.dsl.ratio_min", dsl.ratio_min is None or 0 <= dsl.ratio_min <= 1, "from 0 to 1"),
         ("policy.dsl.stop_at", dsl.stop_at is None or 0 <= dsl.stop_at <= 1, "from 0 to 1"),

@@ -19,7 +19,7 @@ import torch
 from recsparse import checkpoint, models, ops, policies
 from recsparse import config as configuration
 from recsparse.backend import resolve_backend
-from recsparse.config import Config
+from recsparse.config import Config, OptimConfig
 from recsparse.data import Dataset, Sampler, StreamedDataset
 from recsparse.errors import InvariantError, RecsparseError, UserError
 from recsparse.evaluate import evaluate
@@ -141,7 +141,9 @@ class Trainer:
         self.draws_per_epoch = config.train.epoch_draws or self.sampler.epoch_draws
         self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
-        context = Context(config, self.model, steps, self.draws_per_epoch, self._draw_fresh, self._load)
+        context = Context(
+            config, self.model, steps, self.draws_per_epoch, self._draw_fresh, self._load, self._save_table
+        )
         self.policy = policies.find(config.policy.name)(context)
         self.progress = Progress()
         self.stage = self._stage(0, None)
@@ -233,15 +235,15 @@ class Trainer:
             row: dict[str, Any] = {"event": "epoch", "stage": progress.stage, "epoch": progress.epoch}
             row["loss"] = progress.loss / max(1, progress.batches)
             row |= stage.after_epoch(progress.epoch)
-            evaluated = progress.epoch % train.eval_every == 0 or progress.epoch == stage.epochs
-            if evaluated:
+            due = progress.epoch % train.eval_every == 0 or progress.epoch == stage.epochs
+            if due and stage.evaluated:
                 row |= self.evaluate()
             self._write_epoch(row)
             progress.start_epoch()
-            if evaluated:
+            if due:
                 self._save()
         if stage.keep == "last":
-            self._save_artefact()
+            self._save_table(stage.artefact, stage.table)
 
     def _best(self) -> PackedTable:
         """What the stage leaves: its best table, or the last one where no checkpoint is kept."""
@@ -252,6 +254,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         progress, stage, train = self.progress, self.stage, self.config.train
         batch = train.batch_size
+        stage.optimizer.lr = learning_rate(self.config.optim, progress.epoch, stage.epochs)
         while progress.done < self.draws_per_epoch:
             due = stage.prune_due(progress.step)
             steps = CHUNK_STEPS if due is None else min(CHUNK_STEPS, due - progress.step)
@@ -259,7 +262,7 @@ class Trainer:
             with progress.timed("sample"):
                 triples = Triples(*self.sampler.draw(progress.draws + progress.done, count))
             with progress.timed("step"):
-                losses = self.model.train_(stage.table, stage.optimizer, triples, batch)
+                losses = stage.train_(self.model, triples, batch)
                 # Both wait for the device: the time is that of the work.
                 ops.raise_device_errors(losses)
                 total = float(losses.sum(dtype=torch.float64))
@@ -272,6 +275,9 @@ class Trainer:
             if progress.step == due:
                 with progress.timed("prune"):
                     stage.prune(progress.step, triples.last((len(triples) - 1) % batch + 1))
+                if stage.finished():
+                    progress.stopped = "policy"
+                    return
             if train.check_invariants:
                 check_invariants(stage)
             self.on_chunk(stage.name, progress.epoch, progress.done / self.draws_per_epoch)
@@ -299,7 +305,7 @@ class Trainer:
         if better:
             progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
             if stage.keep == "best":
-                self._save_artefact()
+                self._save_table(stage.artefact, stage.table)
         else:
             progress.stale += 1
         if stage.after_eval(progress.epoch, metrics.values):
@@ -381,14 +387,11 @@ class Trainer:
         }
         checkpoint.save(self.run_folder.checkpoint("last"), tensors, state)
 
-    def _save_artefact(self) -> None:
-        table = self.stage.table
+    def _save_table(self, name: str, table: PackedTable) -> None:
         if not self.config.train.checkpoint:
             return
         state = {"shape": checkpoint.shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
-        checkpoint.save(
-            self.run_folder.checkpoint(self.stage.artefact), {"table": checkpoint.on_cpu(table.state_dict())}, state
-        )
+        checkpoint.save(self.run_folder.checkpoint(name), {"table": checkpoint.on_cpu(table.state_dict())}, state)
 
     def _save_ticket(self) -> None:
         """Mask and start weights of the stage, and where they are from; its metrics join them when it is done."""
@@ -456,6 +459,14 @@ class Trainer:
         finally:
             for each, handler in zip(watched, before, strict=True):
                 signal.signal(each, handler)
+
+
+def learning_rate(options: OptimConfig, epoch: int, epochs: int) -> float:
+    """Of epoch `epoch`, from 0, of `epochs`."""
+    if options.schedule == "constant" or epochs == 1:
+        return options.lr
+    share = min(1.0, epoch / (epochs - 1))
+    return options.lr_end + (options.lr - options.lr_end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def device_facts(device: str) -> dict[str, Any]:

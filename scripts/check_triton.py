@@ -100,6 +100,7 @@ def call_ops(table: Table) -> None:
     if (kind, dim) == (0, 64) or dim == 256:
         call_graph(dim)
         call_rank(dim)
+        call_thresholds(dim)
 
 
 def call_bags(table: Table, rows: torch.Tensor, ids: torch.Tensor) -> None:
@@ -139,6 +140,15 @@ def call_rank(dim: int) -> None:
     seen = torch.zeros(41, dtype=torch.int64), torch.zeros(9, dtype=torch.int32)
     for k in (10, 20, 64, 65):
         kernels.rank(torch.zeros(40, dim), torch.zeros(ROWS, dim), *seen, k)
+
+
+def call_thresholds(dim: int) -> None:
+    """soft_threshold of each granularity, with ids and without."""
+    values = torch.zeros(ROWS, dim)
+    for shape in ((1, 1), (1, dim), (ROWS, 1), (ROWS, dim)):
+        for ids in (None, torch.zeros(IDS, dtype=torch.int64)):
+            rows = kernels.soft_threshold(values, torch.zeros(shape), ids)
+            kernels.soft_threshold_backward(rows, values, torch.zeros(shape), ids)
 
 
 def call_set_up(table: Table) -> None:

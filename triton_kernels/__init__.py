@@ -21,6 +21,7 @@ from recsparse.triton_kernels.rank import rank, rank_packed
 from recsparse.triton_kernels.sample import sample
 from recsparse.triton_kernels.sample_synthetic import sample_synthetic
 from recsparse.triton_kernels.select import select
+from recsparse.triton_kernels.soft_threshold import soft_threshold, soft_threshold_backward
 from recsparse.triton_kernels.spmm import spmm
 
 __all__ = [
@@ -50,6 +51,8 @@ __all__ = [
     "sample_synthetic",
     "select",
     "sgd_",
+    "soft_threshold",
+    "soft_threshold_backward",
     "spmm",
     "unpack",
 ]

@@ -34,6 +34,8 @@ enum class Fault : uint32_t {
   lightgcn_grow_scores_users,
   lightgcn_grow_scores_pos,
   lightgcn_grow_scores_neg,
+  soft_threshold_ids,
+  soft_threshold_backward_ids,
 };
 
 // One a device, zeroed by the host when it has read it.

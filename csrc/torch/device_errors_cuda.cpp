@@ -43,6 +43,8 @@ constexpr FaultName kFaults[] = {
     {"lightgcn_grow_scores", "users"},
     {"lightgcn_grow_scores", "pos"},
     {"lightgcn_grow_scores", "neg"},
+    {"soft_threshold", "ids"},
+    {"soft_threshold_backward", "ids"},
 };
 
 // Never freed: the allocator may be gone when static objects are destroyed.

@@ -7,7 +7,7 @@ from recsparse.ops.bpr_step import bpr_step_
 from recsparse.ops.convert_index import convert_index, fits
 from recsparse.ops.device_errors import raise_device_errors
 from recsparse.ops.lightgcn_step import lightgcn_grow_scores, lightgcn_step_
-from recsparse.ops.lookup import lookup
+from recsparse.ops.lookup import lookup, sum_rows
 from recsparse.ops.lookup_bag import lookup_bag
 from recsparse.ops.optimizer_step import adagrad_, adam_, rowwise_adagrad_, sgd_
 from recsparse.ops.pack import pack, unpack
@@ -15,6 +15,7 @@ from recsparse.ops.prune_regrow import prune_regrow_
 from recsparse.ops.rank import rank, rank_packed
 from recsparse.ops.sample import sample, sample_synthetic
 from recsparse.ops.select import Selection, select
+from recsparse.ops.soft_threshold import soft_threshold, soft_threshold_backward
 from recsparse.ops.spmm import spmm
 
 __all__ = [
@@ -39,6 +40,9 @@ __all__ = [
     "sample_synthetic",
     "select",
     "sgd_",
+    "soft_threshold",
+    "soft_threshold_backward",
     "spmm",
+    "sum_rows",
     "unpack",
 ]

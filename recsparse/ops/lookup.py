@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from recsparse import _native
+from recsparse.backend import resolve_backend
+from recsparse.layout import KINDS
 from recsparse.ops._backend import implementation
 from recsparse.ops._fake import check_devices
 
@@ -64,6 +66,27 @@ def lookup(
     op = implementation(table.backend).lookup
     result: Tensor = op(*arguments) if out is None else op(*arguments, out=out)
     return result
+
+
+def sum_rows(grad: Tensor, ids: Tensor, rows: int, *, backend: str = "auto") -> Tensor:
+    """The gradient of a dense array from those of rows of it: row r is the sum of the rows of `grad` whose id is r, in
+    ascending position (the same bits for any number of threads).
+
+    Args:
+        grad: float32, float16 or bfloat16 [n, dim], dim 1..256.
+        ids: int64 [n], in [0, rows).
+        rows: rows of the result.
+        backend: see `recsparse.backend.resolve_backend`; not `reference`.
+
+    Returns:
+        [rows, dim] of the dtype of `grad`.
+    """
+    own = implementation(resolve_backend(backend, grad.device.type))
+    nothing, dim = ids.new_empty(0), grad.shape[1]
+    sums: Tensor = own.lookup_backward(
+        grad, nothing, nothing.to(torch.uint8), ids, KINDS["full"], rows, dim, -1, rows * dim
+    )
+    return sums.view(rows, dim)
 
 
 @torch.library.register_fake("recsparse::lookup")

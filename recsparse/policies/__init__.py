@@ -8,9 +8,10 @@ from recsparse.policies.base import Context, Policy, Stage
 from recsparse.policies.dense import Dense, SmallDense
 from recsparse.policies.dsl import Dsl
 from recsparse.policies.lth import Lth
+from recsparse.policies.pep import Pep
 from recsparse.policies.ticket import Ticket
 
-REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Ticket)}
+REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Pep, Ticket)}
 
 
 def find(name: str) -> type[Policy]:
@@ -29,4 +30,17 @@ def resolve(config: Config) -> Config:
     return find(config.policy.name).resolve(config)
 
 
-__all__ = ["REGISTRY", "Context", "Dense", "Dsl", "Lth", "Policy", "SmallDense", "Stage", "Ticket", "find", "resolve"]
+__all__ = [
+    "REGISTRY",
+    "Context",
+    "Dense",
+    "Dsl",
+    "Lth",
+    "Pep",
+    "Policy",
+    "SmallDense",
+    "Stage",
+    "Ticket",
+    "find",
+    "resolve",
+]

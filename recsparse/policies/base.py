@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from recsparse.budget import TablePlan
 from recsparse.config import Config
 from recsparse.models import Model, Triples
@@ -30,6 +32,7 @@ class Context:
         draw_fresh: `draw_fresh(update, count)` gives `count` training triples that no mini-batch sees, the same for the
             same `update` number.
         load: `load(artefact)` gives the table that an earlier stage left under that name.
+        save: `save(artefact, table)` leaves a table under that name, for stages that choose it themselves.
     """
 
     config: Config
@@ -38,6 +41,7 @@ class Context:
     triples_per_epoch: int
     draw_fresh: Callable[[int, int], Triples]
     load: Callable[[str], PackedTable]
+    save: Callable[[str, PackedTable], None]
 
     def optimizer(self, table: PackedTable) -> TableOptimizer:
         """The configured optimiser, with fresh state."""
@@ -48,6 +52,7 @@ class Context:
             common["eps"] = options.eps
         if chosen is Adam:
             common["betas"] = options.betas
+            common["lazy"] = options.lazy
         return chosen(table, **common)
 
     def table(self, plan: TablePlan, start: str) -> PackedTable:
@@ -81,7 +86,9 @@ class Stage:
         patience: evaluations without a better metric before the stage ends; 0 = never.
         artefact: name of the checkpoint that keeps the stage's best table: `best` for the last stage, which is the one
             that is tested, another name for each stage before it.
-        keep: which table the artefact is: the `best` on the split that selects, or the `last`.
+        keep: which table the artefact is: the `best` on the split that selects, the `last`, or the one that the stage
+            saves `itself`.
+        evaluated: whether its table is what a model would serve; a stage that searches may have none.
         ticket: name of a checkpoint of the starting weights and their mask, that stays; empty = none.
         reported: whether what the stage leaves is tested and gets a row of its own in metrics.jsonl.
     """
@@ -95,6 +102,15 @@ class Stage:
     keep: str = "best"
     ticket: str = ""
     reported: bool = False
+    evaluated: bool = True
+
+    def train_(self, model: Model, triples: Triples, batch_size: int) -> Tensor:
+        """Consecutive mini-batch steps on `triples`; returns the mean loss of each, float32 [n_batches]."""
+        return model.train_(self.table, self.optimizer, triples, batch_size)
+
+    def finished(self) -> bool:
+        """Asked after each `prune`; True ends the stage."""
+        return False
 
     def prune_due(self, step: int) -> int | None:
         """Number of the first step after `step` that `prune` must follow; None: never again."""

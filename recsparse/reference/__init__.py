@@ -16,6 +16,7 @@ from recsparse.reference.rank import rank, rank_packed
 from recsparse.reference.rows import unpack
 from recsparse.reference.sample import sample, sample_synthetic
 from recsparse.reference.select import select
+from recsparse.reference.soft_threshold import soft_threshold, soft_threshold_backward
 from recsparse.reference.spmm import spmm
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "sample_synthetic",
     "select",
     "sgd_",
+    "soft_threshold",
+    "soft_threshold_backward",
     "spmm",
     "unpack",
 ]

@@ -74,6 +74,15 @@ def results() -> dict[str, torch.Tensor]:
             out |= {f"exact {kind} {dim} rank {name}": t for name, t in zip(("items", "scores"), lists, strict=True)}
             if kind in ("bits", "cols8"):
                 out |= {f"exact {kind} {dim} prune_regrow_ {name}": t for name, t in pruned(dense, mask, kind).items()}
+    for dim in DIMS:
+        values = torch.randn(ROWS, dim, generator=torch.Generator().manual_seed(dim))
+        ids = torch.randint(0, ROWS, (500,), generator=torch.Generator().manual_seed(dim))
+        for shape in ((1, 1), (1, dim), (ROWS, 1), (ROWS, dim)):
+            thresholds = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+            rows = ops.soft_threshold(values, thresholds, ids)
+            both = ops.soft_threshold_backward(rows, values, thresholds, ids)
+            name = f"close {dim} {list(shape)} soft_threshold"
+            out |= {f"{name} {part}": t for part, t in zip("vs", both, strict=True)} | {name: rows}
     for size in (1_000, 300_001):  # counted outright; bracketed by a sample first
         values = torch.randn(size, generator=torch.Generator().manual_seed(size)).mul(64).round()  # with many ties
         for k in (1, size // 10, size // 2, size):

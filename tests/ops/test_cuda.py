@@ -28,6 +28,7 @@ OPS = (
     "init",
     "sample",
     "spmm",
+    "soft_threshold",
     "rank",
     "lightgcn_step",
     "far_offsets",

@@ -205,6 +205,24 @@ def test_spmm(dim: int, dtype: torch.dtype, wide: bool) -> None:
     close(ops.spmm(graph.to("cuda"), x.cuda()), ops.spmm(graph, x), dtype)
 
 
+@pytest.mark.parametrize("n", [None, 700])
+@pytest.mark.parametrize("dim", DIMS)
+def test_soft_threshold(dim: int, n: int | None) -> None:
+    rng = torch.Generator().manual_seed(dim)
+    values = torch.randn(61, dim, generator=rng)
+    ids = None if n is None else torch.randint(0, 61, (n,), generator=rng)
+    for shape in ((1, 1), (1, dim), (61, 1), (61, dim)):
+        thresholds = torch.randn(shape, generator=rng)
+        moved = (values.cuda(), thresholds.cuda(), None if ids is None else ids.cuda())
+        rows = ops.soft_threshold(values, thresholds, ids)
+        close(ops.soft_threshold(*moved), rows, torch.float32)
+        grad = torch.randn(rows.shape, generator=rng)
+        want = ops.soft_threshold_backward(grad, values, thresholds, ids)
+        for mine, other in zip(ops.soft_threshold_backward(grad.cuda(), *moved), want, strict=True):
+            torch.testing.assert_close(mine.cpu(), other, rtol=1e-4, atol=1e-4)
+        three_times(lambda moved=moved, grad=grad: ops.soft_threshold_backward(grad.cuda(), *moved)[1])
+
+
 @pytest.mark.parametrize("dim", [3, 64, 300])
 def test_spmm_of_long_rows_is_the_same_three_times(dim: int) -> None:
     graph = hub()

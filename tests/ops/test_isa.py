@@ -25,6 +25,7 @@ OPS = (
     "select",
     "prune_regrow",
     "spmm",
+    "soft_threshold",
     "lightgcn_step",
     "rank",
 )

@@ -1,0 +1,9 @@
+#include "cpu/isa_avx2.h"
+//
+#include "cpu/soft_threshold_kernel.h"
+
+namespace recsparse::avx2 {
+
+extern const SoftThresholdKernel soft_threshold_kernel = {soft_threshold_forward, soft_threshold_backward};
+
+}  // namespace recsparse::avx2
