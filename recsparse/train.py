@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recsparse import checkpoint, models, ops, policies
 from recsparse import config as configuration
@@ -51,6 +53,7 @@ class Progress:
     Attributes:
         stage: number of the stage.
         previous: artefact of the stage before it, empty for the first.
+        left: what each finished stage left, by its artefact: best metric, its epoch, epochs, exact bytes.
         epoch: completed epochs.
         done: triples drawn in the unfinished epoch.
         step: completed mini-batches of the stage.
@@ -62,11 +65,15 @@ class Progress:
         seconds: times of the unfinished epoch by activity.
     """
 
-    def __init__(self, stage: int = 0, previous: str = "", draws: int = 0, wall: float = 0.0) -> None:
-        self.stage = stage
-        self.previous = previous
-        self.draws = draws
-        self.wall = wall
+    def __init__(self) -> None:
+        self.stage = 0
+        self.previous = ""
+        self.left: dict[str, dict[str, Any]] = {}
+        self.draws = 0
+        self.wall = 0.0
+        self.start_stage()
+
+    def start_stage(self) -> None:
         self.epoch = 0
         self.step = 0
         self.best = -math.inf
@@ -80,6 +87,21 @@ class Progress:
         self.loss = 0.0
         self.batches = 0
         self.seconds = {"sample": 0.0, "step": 0.0, "prune": 0.0, "eval": 0.0}
+
+    def finish_stage(self, stage: Stage) -> None:
+        # Anew at the end, where a stage of this name was there before: the last one is the last.
+        self.left.pop(stage.artefact, None)
+        self.left[stage.artefact] = {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "epochs": self.epoch,
+            "bytes": nbytes(stage),
+        }
+
+    def next_stage(self, previous: str) -> None:
+        self.stage += 1
+        self.previous = previous
+        self.start_stage()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -142,7 +164,14 @@ class Trainer:
         self.model = models.build(config, dataset)
         steps = math.ceil(self.draws_per_epoch / config.train.batch_size)
         context = Context(
-            config, self.model, steps, self.draws_per_epoch, self._draw_fresh, self._load, self._save_table
+            config,
+            self.model,
+            steps,
+            self.draws_per_epoch,
+            self._draw_fresh,
+            self._load,
+            self._save_table,
+            self._frequencies,
         )
         self.policy = policies.find(config.policy.name)(context)
         self.progress = Progress()
@@ -180,6 +209,7 @@ class Trainer:
                 f"{self.config.data.path} holds {self.dataset.hash[:12]}; give the original files"
             )
         self.progress = progress = Progress.from_state(state["progress"])
+        self.policy.load_state_dict(state["policy"])
         if progress.stage > 0:
             self.stage = self._stage(
                 progress.stage, checkpoint.load_table(self.run_folder.checkpoint(progress.previous), self.device)
@@ -211,6 +241,7 @@ class Trainer:
         with self._signals():
             while True:
                 self._train_stage()
+                self.progress.finish_stage(self.stage)
                 # The peak of training: what reloading the best table takes is not part of it.
                 peak = peak_rss_bytes()
                 table = self._best()
@@ -218,10 +249,8 @@ class Trainer:
                     self._report_stage(table)
                 following = self.policy.stage(self.progress.stage + 1, table)
                 if following is None:
-                    return self._finish(table, peak)
-                self.progress = Progress(
-                    self.progress.stage + 1, self.stage.artefact, self.progress.draws, self.progress.wall
-                )
+                    return self._finish(peak)
+                self.progress.next_stage(self.stage.artefact)
                 self.stage = following
 
     def _train_stage(self) -> None:
@@ -235,7 +264,7 @@ class Trainer:
             row: dict[str, Any] = {"event": "epoch", "stage": progress.stage, "epoch": progress.epoch}
             row["loss"] = progress.loss / max(1, progress.batches)
             row |= stage.after_epoch(progress.epoch)
-            due = progress.epoch % train.eval_every == 0 or progress.epoch == stage.epochs
+            due = progress.epoch % (stage.eval_every or train.eval_every) == 0 or progress.epoch == stage.epochs
             if due and stage.evaluated:
                 row |= self.evaluate()
             self._write_epoch(row)
@@ -254,7 +283,7 @@ class Trainer:
     def _train_epoch(self) -> None:
         progress, stage, train = self.progress, self.stage, self.config.train
         batch = train.batch_size
-        stage.optimizer.lr = learning_rate(self.config.optim, progress.epoch, stage.epochs)
+        stage.optimizer.lr = learning_rate(self.config.optim, progress.epoch, stage.epochs, stage.lr)
         while progress.done < self.draws_per_epoch:
             due = stage.prune_due(progress.step)
             steps = CHUNK_STEPS if due is None else min(CHUNK_STEPS, due - progress.step)
@@ -300,7 +329,8 @@ class Trainer:
         """Metrics on the split that the run selects on; keeps the table if it is the best so far."""
         progress, stage = self.progress, self.stage
         with progress.timed("eval"):
-            metrics = evaluate(self.model.for_ranking(stage.table), self.dataset, split=self.select_on, ks=(TOP_K,))
+            ranked, ks = self.model.for_ranking(stage.table), sorted({*stage.ks, TOP_K})
+            metrics = evaluate(ranked, self.dataset, split=self.select_on, ks=ks)
         better = metrics.values[SELECT_BY] > progress.best
         if better:
             progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
@@ -331,7 +361,19 @@ class Trainer:
         speed = row["samples_per_second"] / 1e6
         self.log(f"epoch {row['epoch']:>3}/{stage.epochs}  loss {row['loss']:.4f}  {speed:.2f} M/s  [{times}] s{shown}")
 
-    def _finish(self, table: PackedTable, peak: int) -> dict[str, Any]:
+    def _winner(self) -> tuple[dict[str, Any], PackedTable]:
+        """What is known of the stage whose table is tested, and that table, the artefact `best` from now on."""
+        left = self.progress.left
+        name = self.policy.winner({artefact: facts["best"] for artefact, facts in left.items()})
+        if not self.config.train.checkpoint:
+            return left[name], self.stage.table
+        if name != "best":
+            saved = checkpoint.load(self.run_folder.checkpoint(name))
+            checkpoint.save(self.run_folder.checkpoint("best"), saved.tensors, saved.state)
+        return left[name], self._load("best")
+
+    def _finish(self, peak: int) -> dict[str, Any]:
+        facts, table = self._winner()
         metrics = evaluate(self.model.for_ranking(table), self.dataset, split="test", ks=(TOP_K,))
         row: dict[str, Any] = {
             "event": "final",
@@ -343,10 +385,10 @@ class Trainer:
             "selected_on": self.select_on,
             **({"stamp": "TEST-SELECTED"} if self.stamp else {}),
             "seed": self.config.train.seed,
-            "best_epoch": self.progress.best_epoch,
-            "epochs": self.progress.epoch,
+            "best_epoch": facts["best_epoch"],
+            "epochs": facts["epochs"],
             **{f"test_{name}": value for name, value in metrics.values.items()},
-            f"best_{self.select_on}_{SELECT_BY}": self.progress.best,
+            f"best_{self.select_on}_{SELECT_BY}": facts["best"],
             "test_users": metrics.users,
             "test_users_dropped": metrics.dropped_users,
             "kind": table.kind,
@@ -355,18 +397,19 @@ class Trainer:
             "dtype": self.config.model.dtype,
             "nnz": table.nnz,
             "density": table.density,
-            "bytes": nbytes(self.stage),
+            "bytes": facts["bytes"],
             "peak_rss_bytes": peak,
             **device_facts(self.device),
             "baseline_rss_bytes": self.baseline_rss,
             "wall_seconds": time.perf_counter() - self._started,
             "threads": torch.get_num_threads(),
+            "search": self.policy.state_dict(),
             "version": version(),
             "config": configuration.to_dict(self.config),
         }
         self.run_folder.append(row)
         quality = "  ".join(f"{name} {metrics.values[name]:.4f}" for name in (SELECT_BY, f"ndcg@{TOP_K}"))
-        self.log(f"test  {quality}{self.stamp}  (best epoch {self.progress.best_epoch}, {metrics.users} users)")
+        self.log(f"test  {quality}{self.stamp}  (best epoch {facts['best_epoch']}, {metrics.users} users)")
         return row
 
     def _save(self) -> None:
@@ -381,6 +424,7 @@ class Trainer:
         state = {
             "progress": self.progress.state_dict(),
             "stage": stage.state_dict(),
+            "policy": self.policy.state_dict(),
             "shape": checkpoint.shape(stage.table),
             "config": configuration.to_dict(self.config),
             "data_hash": self.dataset.hash,
@@ -447,6 +491,14 @@ class Trainer:
             raise InvariantError(f"policy {self.config.policy.name} has no stage {number}")
         return stage
 
+    def _frequencies(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if isinstance(self.dataset, StreamedDataset):
+            raise UserError(
+                f"policy {self.config.policy.name} orders users and items by their train interactions, but "
+                f"{self.dataset.name} is streamed and nobody counts them; use another policy"
+            )
+        return self.dataset.train.degrees(), self.dataset.popularity
+
     def _draw_fresh(self, update: int, count: int) -> Triples:
         return Triples(*self.sampler.draw(FRESH_DRAWS + update * count, count))
 
@@ -461,12 +513,13 @@ class Trainer:
                 signal.signal(each, handler)
 
 
-def learning_rate(options: OptimConfig, epoch: int, epochs: int) -> float:
-    """Of epoch `epoch`, from 0, of `epochs`."""
+def learning_rate(options: OptimConfig, epoch: int, epochs: int, own: float) -> float:
+    """Of epoch `epoch`, from 0, of `epochs`; `own` is the stage's, which takes the place of optim.lr unless it is 0."""
+    start = own or options.lr
     if options.schedule == "constant" or epochs == 1:
-        return options.lr
-    share = min(1.0, epoch / (epochs - 1))
-    return options.lr_end + (options.lr - options.lr_end) * (1 + math.cos(math.pi * share)) / 2
+        return start
+    share, end = min(1.0, epoch / (epochs - 1)), min(start, options.lr_end)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def device_facts(device: str) -> dict[str, Any]:

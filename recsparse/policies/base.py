@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsparse.budget import TablePlan
@@ -33,6 +35,8 @@ class Context:
             same `update` number.
         load: `load(artefact)` gives the table that an earlier stage left under that name.
         save: `save(artefact, table)` leaves a table under that name, for stages that choose it themselves.
+        frequencies: `frequencies()` gives the train interactions of each user and of each item, int64; raises
+            `UserError` where nobody counts them.
     """
 
     config: Config
@@ -42,6 +46,7 @@ class Context:
     draw_fresh: Callable[[int, int], Triples]
     load: Callable[[str], PackedTable]
     save: Callable[[str, PackedTable], None]
+    frequencies: Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
     def optimizer(self, table: PackedTable) -> TableOptimizer:
         """The configured optimiser, with fresh state."""
@@ -84,13 +89,16 @@ class Stage:
         optimizer: its state.
         epochs: the most epochs to train.
         patience: evaluations without a better metric before the stage ends; 0 = never.
-        artefact: name of the checkpoint that keeps the stage's best table: `best` for the last stage, which is the one
-            that is tested, another name for each stage before it.
+        artefact: name of the checkpoint that keeps the stage's best table; the one that `Policy.winner` names is
+            tested, and is `best` in the end. Another name for each stage before that.
         keep: which table the artefact is: the `best` on the split that selects, the `last`, or the one that the stage
             saves `itself`.
         evaluated: whether its table is what a model would serve; a stage that searches may have none.
         ticket: name of a checkpoint of the starting weights and their mask, that stays; empty = none.
         reported: whether what the stage leaves is tested and gets a row of its own in metrics.jsonl.
+        ks: cut-offs of its evaluations beside 20.
+        eval_every: epochs between two evaluations; 0 = train.eval_every.
+        lr: learning rate, at first where there is a schedule; 0 = optim.lr.
     """
 
     name: str
@@ -103,6 +111,9 @@ class Stage:
     ticket: str = ""
     reported: bool = False
     evaluated: bool = True
+    ks: tuple[int, ...] = ()
+    eval_every: int = 0
+    lr: float = 0.0
 
     def train_(self, model: Model, triples: Triples, batch_size: int) -> Tensor:
         """Consecutive mini-batch steps on `triples`; returns the mean loss of each, float32 [n_batches]."""
@@ -162,3 +173,20 @@ class Policy(ABC):
         Raises:
             UserError: the configured size is impossible for this data set.
         """
+
+    def winner(self, found: dict[str, float]) -> str:
+        """Which artefact is tested: by default that of the last stage.
+
+        Args:
+            found: the best metric on the split that selects, by the artefacts of all stages, in order.
+        """
+        return list(found)[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values (JSON) that the policy carries from stage to stage; in every checkpoint and in the final row."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, before `stage` is asked for the stage that was interrupted."""
+        if state:
+            raise ValueError(f"policy {self.name} carries no state, found {', '.join(state)}")
