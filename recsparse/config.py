@@ -153,13 +153,35 @@ class PepConfig:
 
 
 @dataclass
+class BetConfig:
+    """Options of the policies `bet` and `bet_random`.
+
+    Attributes:
+        iterations: T, fine-tunings of the search.
+        actions: m, candidates that the predictor chooses from in each iteration (bet).
+        finetune_epochs: epochs of a fine-tuning.
+        finetune_lr: learning rate of a fine-tuning; empty = optim.lr.
+        updates: N, updates of the predictor after each iteration (bet).
+        retrain: the fittest actions that are trained from new weights, at most iterations.
+    """
+
+    iterations: int = 50
+    actions: int = 100
+    finetune_epochs: int = 10
+    finetune_lr: float | None = None
+    updates: int = 2
+    retrain: int = 3
+
+
+@dataclass
 class PolicyConfig:
     """Which weights live.
 
     Attributes:
         name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training, lth =
-            iterative pruning with rewinding, pep = learned pruning thresholds, ticket = the mask and start weights that
-            a round of lth or pep left.
+            iterative pruning with rewinding, pep = learned pruning thresholds, bet = a searched size for every row,
+            bet_random = the same without a predictor, ticket = the mask and start weights that a round of lth or pep
+            left.
         kind: index of a sparse table; auto = the one that affords the most weights.
         budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`,
             `800MiB`).
@@ -167,6 +189,7 @@ class PolicyConfig:
         dsl: options of dsl.
         lth: options of lth.
         pep: options of pep.
+        bet: options of bet and bet_random.
         ticket: folder of the ticket that the policy ticket trains (`--ticket DIR` sets both).
     """
 
@@ -177,6 +200,7 @@ class PolicyConfig:
     dsl: DslConfig = field(default_factory=DslConfig)
     lth: LthConfig = field(default_factory=LthConfig)
     pep: PepConfig = field(default_factory=PepConfig)
+    bet: BetConfig = field(default_factory=BetConfig)
     ticket: str = ""
 
 
@@ -324,7 +348,7 @@ def flatten(config: Config) -> dict[str, Any]:
 
 def validate(config: Config) -> None:
     """Checks of single values; what needs the data set is checked when the tables are planned."""
-    optim, train, policy, dsl = config.optim, config.train, config.policy, config.policy.dsl
+    optim, train, policy, dsl, bet = config.optim, config.train, config.policy, config.policy.dsl, config.policy.bet
     require = [
         ("data.valid_fraction", 0 < config.data.valid_fraction < 1, "between 0 and 1, both excluded"),
         ("model.dim", 1 <= config.model.dim <= 256, "from 1 to 256"),
@@ -360,6 +384,12 @@ def validate(config: Config) -> None:
         ("policy.dsl.rounds", dsl.rounds is None or dsl.rounds >= 0, "0 or above"),
         ("policy.dsl.round_epochs", dsl.round_epochs is None or dsl.round_epochs >= 1, "1 or above"),
         ("policy.dsl.max_candidates", dsl.max_candidates >= 1, "1 or above"),
+        ("policy.bet.iterations", 1 <= bet.iterations <= 10_000, "from 1 to 10000"),
+        ("policy.bet.actions", 1 <= bet.actions <= 100_000, "from 1 to 100000"),
+        ("policy.bet.finetune_epochs", bet.finetune_epochs >= 1, "1 or above"),
+        ("policy.bet.finetune_lr", bet.finetune_lr is None or 0 < bet.finetune_lr <= 10, "above 0, at most 10"),
+        ("policy.bet.updates", 0 <= bet.updates <= 10_000, "from 0 to 10000"),
+        ("policy.bet.retrain", 1 <= bet.retrain <= bet.iterations, "from 1 to policy.bet.iterations"),
     ]
     for key, holds, expected in require:
         if not holds:

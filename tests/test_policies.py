@@ -20,7 +20,9 @@ def dsl_stage(trainer: Trainer) -> DslStage:
 
 
 def test_every_registered_policy_is_found_by_its_name() -> None:
-    assert set(policies.REGISTRY) == {"dense", "small_dense", "dsl", "lth", "ticket"}
+    assert set(policies.REGISTRY) == {
+        *("dense", "small_dense", "dsl", "lth", "pep", "bet", "bet_random", "ticket"),
+    }
     assert all(policies.find(name).name == name for name in policies.REGISTRY)
     with pytest.raises(UserError, match=r"policy\.name is 'dls'; it must be one of dense, small_dense, dsl"):
         policies.find("dls")

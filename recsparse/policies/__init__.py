@@ -5,13 +5,16 @@ from __future__ import annotations
 from recsparse.config import Config
 from recsparse.errors import UserError
 from recsparse.policies.base import Context, Policy, Stage
+from recsparse.policies.bet import Bet, BetRandom
 from recsparse.policies.dense import Dense, SmallDense
 from recsparse.policies.dsl import Dsl
 from recsparse.policies.lth import Lth
 from recsparse.policies.pep import Pep
 from recsparse.policies.ticket import Ticket
 
-REGISTRY: dict[str, type[Policy]] = {policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Pep, Ticket)}
+REGISTRY: dict[str, type[Policy]] = {
+    policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Pep, Bet, BetRandom, Ticket)
+}
 
 
 def find(name: str) -> type[Policy]:
@@ -32,6 +35,8 @@ def resolve(config: Config) -> Config:
 
 __all__ = [
     "REGISTRY",
+    "Bet",
+    "BetRandom",
     "Context",
     "Dense",
     "Dsl",
