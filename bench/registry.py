@@ -29,6 +29,7 @@ _OP_MODULES = (
     "pack",
     "spmm",
     "lightgcn_step",
+    "soft_threshold",
 )
 OP_NAMES = (*_OP_MODULES, "unpack")
 _PROVIDER_MODULES = (
@@ -49,6 +50,7 @@ _PROVIDER_MODULES = (
     "numpy_sample",
     "propagation",
     "rank",
+    "soft_threshold",
 )
 
 

@@ -264,6 +264,8 @@ class Trainer:
             row: dict[str, Any] = {"event": "epoch", "stage": progress.stage, "epoch": progress.epoch}
             row["loss"] = progress.loss / max(1, progress.batches)
             row |= stage.after_epoch(progress.epoch)
+            if stage.finished():
+                progress.stopped = "policy"
             due = progress.epoch % (stage.eval_every or train.eval_every) == 0 or progress.epoch == stage.epochs
             if due and stage.evaluated:
                 row |= self.evaluate()

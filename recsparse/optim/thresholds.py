@@ -88,7 +88,7 @@ class ThresholdedAdam(Adam):
 
     def nbytes(self) -> int:
         """Of the moments, and of the thresholds with theirs: they exist for training alone."""
-        return super().nbytes() + sum(self.thresholds.nbytes().values()) + self.of_thresholds.nbytes()
+        return super().nbytes() + self.thresholds.nbytes()["values"] + self.of_thresholds.nbytes()
 
     def state_dict(self) -> dict[str, Tensor]:
         own = {f"threshold_{name}": tensor for name, tensor in self.of_thresholds.state_dict().items()}

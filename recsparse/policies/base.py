@@ -120,7 +120,7 @@ class Stage:
         return model.train_(self.table, self.optimizer, triples, batch_size)
 
     def finished(self) -> bool:
-        """Asked after each `prune`; True ends the stage."""
+        """Asked after each `prune` and `after_epoch`; True ends the stage."""
         return False
 
     def prune_due(self, step: int) -> int | None:

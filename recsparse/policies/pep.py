@@ -46,6 +46,9 @@ class Search(Stage):
         return (step // self.check_every + 1) * self.check_every
 
     def prune(self, step: int, last_batch: Triples) -> None:
+        self._take_masks()
+
+    def _take_masks(self) -> None:
         self.kept = count_above(self.optimizer)
         while not self.finished() and self.kept <= self.plans[self.found].capacity:
             self.context.save(artefact_of(self.found), masked(self.optimizer, self.plans[self.found], self.context))
@@ -56,6 +59,8 @@ class Search(Stage):
 
     def after_epoch(self, epoch: int) -> dict[str, float]:
         slots = self.table.rows * self.table.dim
+        if not self.finished():  # an epoch may be shorter than the time between two counts
+            self._take_masks()
         if epoch == self.epochs and not self.finished():
             target = self.plans[self.found].capacity / slots
             raise UserError(
