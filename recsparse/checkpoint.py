@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from recsparse.errors import InvariantError, UserError
+from recsparse.int8 import Int8Table
 from recsparse.table import PackedTable
 
 FORMAT = 1
@@ -101,7 +102,7 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(tensors, header["state"])
 
 
-def shape(table: PackedTable) -> dict[str, Any]:
+def shape(table: PackedTable | Int8Table) -> dict[str, Any]:
     """What `load_table` needs to rebuild the table around its tensors."""
     return {"kind": table.kind, "rows": table.rows, "dim": table.dim}
 
@@ -112,7 +113,7 @@ def on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def load_table(folder: Path, device: str = "cpu") -> PackedTable:
-    """The table in the checkpoint `folder`, verified, on `device`.
+    """The table in the checkpoint `folder`, verified, on `device`; one that is stored in int8 as what it stands for.
 
     Raises:
         UserError: no or damaged checkpoint, NaN or infinity among the weights.
@@ -121,6 +122,10 @@ def load_table(folder: Path, device: str = "cpu") -> PackedTable:
     form = saved.state["shape"]
     tensors = {name: tensor.to(device) for name, tensor in saved.tensors["table"].items()}
     try:
+        if form["kind"] == Int8Table.kind:
+            stored = Int8Table(tensors["codes"], tensors["scales"])
+            stored.check_invariants()
+            return stored.table()
         table = PackedTable(
             form["rows"], form["dim"], form["kind"], tensors["index"], tensors["cols"], tensors["values"]
         )

@@ -33,7 +33,6 @@ from recsparse.report import MIB, Result
 from recsparse.runs import RunFolder
 
 MODELS = ("mf", "lightgcn")
-WITHOUT_BUDGET = ("dense",)
 FREE_KEYS = ("run.folder", "run.name", "train.threads", "train.check_invariants")
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -176,7 +175,7 @@ def plan(model_names: Sequence[str], policy_names: Sequence[str], budgets: Seque
     for seed in range(seeds):
         for model in model_names:
             for policy in policy_names:
-                chosen = [""] if policy in WITHOUT_BUDGET else budgets
+                chosen = budgets if policies.find(policy).sized else [""]
                 cells += [Cell(model, policy, budget, seed) for budget in chosen]
     return cells
 
@@ -245,7 +244,7 @@ def row_of(cell: Cell, run: RunFolder) -> Row:
         ndcg=final["test_ndcg@20"],
         table_bytes=result.table_bytes,
         share=result.share,
-        state_bytes=max(_state_bytes(row) for row in [*result.epochs, final]),
+        state_bytes=result.state_bytes,
         peak_rss_bytes=result.peak_bytes,
         wall_seconds=final["wall_seconds"],
         epochs=len(result.epochs),
@@ -256,10 +255,6 @@ def row_of(cell: Cell, run: RunFolder) -> Row:
         run=str(run.path),
         buckets=buckets,
     )
-
-
-def _state_bytes(row: dict[str, Any]) -> int:
-    return sum(row["bytes"].values())
 
 
 def _write_rows(file: Path, rows: Sequence[Row]) -> None:
@@ -406,7 +401,8 @@ def _bucket_table(groups: Sequence[Group]) -> list[str]:
 
 
 def plot(groups: Sequence[Group], file: Path) -> bool:
-    """Recall against stored bytes, a line for each policy; dense is a level. False where matplotlib is missing."""
+    """Recall against stored bytes, a line for each policy; dense is a level, another fixed size a point. False where
+    matplotlib is missing."""
     try:
         import matplotlib
     except ImportError:
@@ -421,12 +417,14 @@ def plot(groups: Sequence[Group], file: Path) -> bool:
         for number, policy in enumerate(dict.fromkeys(each.policy for each in mine)):
             points = sorted((each for each in mine if each.policy == policy), key=lambda each: each.mean("table_bytes"))
             recall = [each.mean("recall") for each in points]
-            if policy in WITHOUT_BUDGET:
+            if policy == "dense":
                 axis.axhline(recall[0], color="grey", linestyle="--", label=policy)
                 continue
             spread = [0.0 if math.isnan(each.spread("recall")) else each.spread("recall") for each in points]
             stored = [each.mean("table_bytes") / MIB for each in points]
-            axis.errorbar(stored, recall, yerr=spread, marker="o", color=f"C{number}", label=policy)
+            # A policy without a budget has one size: a point.
+            marker = "o" if points[0].budget else "D"
+            axis.errorbar(stored, recall, yerr=spread, marker=marker, color=f"C{number}", label=policy)
         axis.set(title=model, xlabel="stored table (MiB)", ylabel="test recall@20", xlim=(0, None), ylim=(0, None))
         axis.legend(fontsize="small")
     figure.savefig(file, dpi=130)

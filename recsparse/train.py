@@ -25,6 +25,7 @@ from recsparse.config import Config, OptimConfig
 from recsparse.data import Dataset, Sampler, StreamedDataset
 from recsparse.errors import InvariantError, RecsparseError, UserError
 from recsparse.evaluate import evaluate
+from recsparse.int8 import Int8Table
 from recsparse.models import Triples
 from recsparse.policies import Context, Stage
 from recsparse.runs import RunFolder, peak_rss_bytes, version
@@ -257,6 +258,9 @@ class Trainer:
         progress, stage, train = self.progress, self.stage, self.config.train
         if stage.ticket and progress.epoch == 0 and progress.done == 0:
             self._save_ticket()
+        if stage.epochs == 0:
+            self.evaluate()
+            self.log(f"{stage.name}: {self.select_on} {SELECT_BY} {progress.best:.4f}{self.stamp}")
         while progress.epoch < stage.epochs and not progress.stopped:
             self._train_epoch()
             progress.epoch += 1
@@ -274,7 +278,7 @@ class Trainer:
             if due:
                 self._save()
         if stage.keep == "last":
-            self._save_table(stage.artefact, stage.table)
+            self._save_table(stage.artefact, stage.stored())
 
     def _best(self) -> PackedTable:
         """What the stage leaves: its best table, or the last one where no checkpoint is kept."""
@@ -337,7 +341,7 @@ class Trainer:
         if better:
             progress.best, progress.best_epoch, progress.stale = metrics.values[SELECT_BY], progress.epoch, 0
             if stage.keep == "best":
-                self._save_table(stage.artefact, stage.table)
+                self._save_table(stage.artefact, stage.stored())
         else:
             progress.stale += 1
         if stage.after_eval(progress.epoch, metrics.values):
@@ -377,6 +381,7 @@ class Trainer:
     def _finish(self, peak: int) -> dict[str, Any]:
         facts, table = self._winner()
         metrics = evaluate(self.model.for_ranking(table), self.dataset, split="test", ks=(TOP_K,))
+        stored = self.stage.stored()
         row: dict[str, Any] = {
             "event": "final",
             "model": self.config.model.name,
@@ -393,10 +398,10 @@ class Trainer:
             f"best_{self.select_on}_{SELECT_BY}": facts["best"],
             "test_users": metrics.users,
             "test_users_dropped": metrics.dropped_users,
-            "kind": table.kind,
+            "kind": stored.kind,
             "dim": table.dim,
             "rows": table.rows,
-            "dtype": self.config.model.dtype,
+            "dtype": str(stored.dtype).removeprefix("torch."),
             "nnz": table.nnz,
             "density": table.density,
             "bytes": facts["bytes"],
@@ -433,7 +438,7 @@ class Trainer:
         }
         checkpoint.save(self.run_folder.checkpoint("last"), tensors, state)
 
-    def _save_table(self, name: str, table: PackedTable) -> None:
+    def _save_table(self, name: str, table: PackedTable | Int8Table) -> None:
         if not self.config.train.checkpoint:
             return
         state = {"shape": checkpoint.shape(table), "data_hash": self.dataset.hash, "epoch": self.progress.epoch}
@@ -533,7 +538,7 @@ def device_facts(device: str) -> dict[str, Any]:
 
 def nbytes(stage: Stage) -> dict[str, int]:
     """Exact bytes: values, index and optimiser state."""
-    stored = stage.table.nbytes()
+    stored = stage.stored().nbytes()
     return {"values": stored["values"], "index": stored["index"], "state": stage.optimizer.nbytes()}
 
 

@@ -55,8 +55,28 @@ def test_runs_once_then_reads_and_resumes(tmp_path: Path, capsys: pytest.Capture
     assert len(message.splitlines()) == 1
 
 
+def test_rivals_have_one_value_type_and_quantised_tables_one_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, folder = small_runs.write_folder(tmp_path / "tiny"), tmp_path / "all"
+    flags = ["compare", "--data", str(data), "--folder", str(folder), "--budget", "30%", *SHORT]
+    flags += ["--model.dtype=float16", "--policy", "small_dense,random_mask,dense_int8"]
+    assert main(flags) == 0
+    rows = {row["policy"]: row for row in map(json.loads, (folder / "results.jsonl").read_text().splitlines())}
+    granted = 0.3 * 200 * 16 * 4
+    # Halves: 9 of 16 columns, where fp32 would afford 4; random_mask fills the budget to the weight.
+    assert rows["small_dense"]["table_bytes"] == 200 * 9 * 2 <= granted
+    assert granted - 4 <= rows["random_mask"]["table_bytes"] <= granted
+    assert rows["dense_int8"]["table_bytes"] == 200 * (16 + 4)
+    assert rows["dense_int8"]["budget"] == ""
+    assert rows["dense_int8"]["state_bytes"] == 200 * 16 * (2 + 8)
+    report = (folder / "report.md").read_text()
+    assert "| mf | dense_int8 | - |" in report
+
+
 def test_the_plan() -> None:
     cells = plan(["mf", "lightgcn"], ["dense", "dsl"], ["20%", "10%"], 2)
+    assert {cell.budget for cell in plan(["mf"], ["dense_fp16", "dense_int8"], ["20%", "10%"], 1)} == {""}
     assert len(cells) == 2 * 2 * 3
     assert cells[:3] == [Cell("mf", "dense", "", 0), Cell("mf", "dsl", "20%", 0), Cell("mf", "dsl", "10%", 0)]
     assert len({cell.name for cell in cells}) == len(cells)

@@ -10,10 +10,16 @@ from recsparse.policies.dense import Dense, SmallDense
 from recsparse.policies.dsl import Dsl
 from recsparse.policies.lth import Lth
 from recsparse.policies.pep import Pep
+from recsparse.policies.quantised import DenseFp16, DenseInt8
+from recsparse.policies.random_mask import RandomMask
 from recsparse.policies.ticket import Ticket
 
 REGISTRY: dict[str, type[Policy]] = {
-    policy.name: policy for policy in (Dense, SmallDense, Dsl, Lth, Pep, Bet, BetRandom, Ticket)
+    policy.name: policy
+    for policy in (
+        *(Dense, SmallDense, Dsl, Lth, Pep, Bet, BetRandom),
+        *(RandomMask, DenseFp16, DenseInt8, Ticket),
+    )
 }
 
 
@@ -39,10 +45,13 @@ __all__ = [
     "BetRandom",
     "Context",
     "Dense",
+    "DenseFp16",
+    "DenseInt8",
     "Dsl",
     "Lth",
     "Pep",
     "Policy",
+    "RandomMask",
     "SmallDense",
     "Stage",
     "Ticket",

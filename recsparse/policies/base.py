@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recsparse.budget import TablePlan
 from recsparse.config import Config
+from recsparse.int8 import Int8Table
 from recsparse.models import Model, Triples
 from recsparse.optim import OPTIMIZERS, SGD, Adam, TableOptimizer
 from recsparse.table import DTYPES, PackedTable
@@ -87,7 +88,7 @@ class Stage:
         name: shown in logs.
         table: starting weights, with their mask.
         optimizer: its state.
-        epochs: the most epochs to train.
+        epochs: the most epochs to train; 0 = none: the table is evaluated as it is.
         patience: evaluations without a better metric before the stage ends; 0 = never.
         artefact: name of the checkpoint that keeps the stage's best table; the one that `Policy.winner` names is
             tested, and is `best` in the end. Another name for each stage before that.
@@ -141,6 +142,10 @@ class Stage:
         """Called after each evaluation; True ends the stage."""
         return False
 
+    def stored(self) -> PackedTable | Int8Table:
+        """What the artefact holds and whose bytes count: the table, or a form of it that is smaller."""
+        return self.table
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values (JSON) that `load_state_dict` needs to go on from here; table and optimiser are kept apart."""
         return {}
@@ -153,6 +158,7 @@ class Policy(ABC):
     """Yields stages. An instance belongs to one run."""
 
     name: ClassVar[str]
+    sized: ClassVar[bool] = True  # whether policy.budget or policy.density says how large its table is
 
     def __init__(self, context: Context) -> None:
         self.context = context

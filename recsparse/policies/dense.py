@@ -11,6 +11,7 @@ class Dense(Policy):
     """The full table: the upper bound in bytes, and what budgets are a share of."""
 
     name = "dense"
+    sized = False
 
     def plan(self) -> TablePlan:
         model = self.context.config.model
@@ -27,6 +28,7 @@ class SmallDense(Dense):
     """A narrower dense table of the same bytes: the baseline that any sparse method has to beat."""
 
     name = "small_dense"
+    sized = True
 
     def plan(self) -> TablePlan:
         config = self.context.config

@@ -15,6 +15,7 @@ class Ticket(Policy):
     """One stage from the table in `policy.ticket`, a checkpoint that `lth` names `ticket-NN`."""
 
     name = "ticket"
+    sized = False
 
     @classmethod
     def resolve(cls, config: Config) -> Config:
