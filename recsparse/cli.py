@@ -1,7 +1,7 @@
 """The command `recsparse`. Each command imports what it needs when it runs, so that `--help` answers at once.
 
-Exit status: 0 done; 2 a user's mistake, or a file or memory that the system refuses, told in one line on stderr; 130 or
-143 stopped by a signal, while training after a checkpoint.
+Exit status: 0 done; 2 a user's mistake, or a file or memory that the system refuses, told in one line on stderr; 3 a
+training that diverged; 130 or 143 stopped by a signal, while training after a checkpoint.
 """
 
 from __future__ import annotations

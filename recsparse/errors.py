@@ -15,6 +15,16 @@ class UserError(RecsparseError):
     """
 
 
+DIVERGED = 3
+"""Exit status of a training whose loss or weights are not finite any more."""
+
+
+class Diverged(UserError):
+    """Training left the finite numbers; a caller that tries many configurations counts it and goes on."""
+
+    exit_code = DIVERGED
+
+
 class InvariantError(RecsparseError):
     """The stored state contradicts its own format: a damaged file or a bug, never a user's mistake."""
 

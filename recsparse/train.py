@@ -23,7 +23,7 @@ from recsparse import config as configuration
 from recsparse.backend import resolve_backend
 from recsparse.config import Config, OptimConfig
 from recsparse.data import Dataset, Sampler, StreamedDataset
-from recsparse.errors import InvariantError, RecsparseError, UserError
+from recsparse.errors import Diverged, InvariantError, RecsparseError, UserError
 from recsparse.evaluate import evaluate
 from recsparse.int8 import Int8Table
 from recsparse.models import Triples
@@ -234,7 +234,7 @@ class Trainer:
 
         Raises:
             Interrupted: SIGINT or SIGTERM; a checkpoint is saved.
-            UserError: the loss is not finite; names the last good checkpoint.
+            Diverged: the loss is not finite; names the last good checkpoint.
         """
         if not self.run_folder.path.exists():
             self.run_folder.create(self.config)
@@ -326,7 +326,7 @@ class Trainer:
         first = int((~torch.isfinite(losses)).nonzero()[0])
         progress, last = self.progress, self.run_folder.checkpoint("last")
         good = f"the last good checkpoint is {last}" if checkpoint.exists(last) else "no checkpoint was saved yet"
-        raise UserError(
+        raise Diverged(
             f"the loss is {float(losses[first])} at epoch {progress.epoch + 1}, step {progress.step + first + 1}, with "
             f"optim.lr {self.config.optim.lr:g}: lower optim.lr; {good}"
         )

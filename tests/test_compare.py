@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import small_runs
 
-from recsparse import compare
+from recsparse import compare, comparison
+from recsparse.cells import Cell, plan
 from recsparse.cli import main
-from recsparse.compare import Cell, plan
 from recsparse.errors import UserError
 
 SHORT = ["--train.epochs=2", "--train.batch_size=64", "--model.dim=16", "--optim.lr=0.02", "--train.eval_every=1"]
@@ -75,8 +75,8 @@ def test_rivals_have_one_value_type_and_quantised_tables_one_size(
 
 
 def test_the_plan() -> None:
-    cells = plan(["mf", "lightgcn"], ["dense", "dsl"], ["20%", "10%"], 2)
-    assert {cell.budget for cell in plan(["mf"], ["dense_fp16", "dense_int8"], ["20%", "10%"], 1)} == {""}
+    cells = plan(["mf", "lightgcn"], ["dense", "dsl"], ["20%", "10%"], range(2))
+    assert {cell.budget for cell in plan(["mf"], ["dense_fp16", "dense_int8"], ["20%", "10%"], [0])} == {""}
     assert len(cells) == 2 * 2 * 3
     assert cells[:3] == [Cell("mf", "dense", "", 0), Cell("mf", "dsl", "20%", 0), Cell("mf", "dsl", "10%", 0)]
     assert len({cell.name for cell in cells}) == len(cells)
@@ -105,9 +105,9 @@ def test_seeds_are_averaged() -> None:
             facts = {"recall": recall, "ndcg": recall / 2, "table_bytes": 1 << 20, "share": 0.1, "state_bytes": 3 << 20}
             facts |= {"peak_rss_bytes": 5 << 20, "wall_seconds": 2.0, "epochs": 7, "protocol": "paper"}
             names = {"data": "d", "data_hash": "h", "version": "v", "run": f"{policy}{seed}", "buckets": []}
-            rows.append(compare.Row("mf", policy, "10%", seed, **facts, **names))  # type: ignore[arg-type]
-    groups = compare.group(rows)
-    lines = compare.cells_of(groups)
+            rows.append(comparison.Row("mf", policy, "10%", seed, **facts, **names))  # type: ignore[arg-type]
+    groups = comparison.group(rows)
+    lines = comparison.cells_of(groups)
     assert lines[0][3] == "0.1500 ± 0.0707"
     assert lines[1][3:6] == ["0.3000 ± 0.1414", "0.1500 ± 0.0707", "+100.0 %"]
-    assert compare.stamp(groups).startswith("TEST-SELECTED")
+    assert comparison.stamp(groups).startswith("TEST-SELECTED")
