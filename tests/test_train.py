@@ -12,7 +12,7 @@ import torch
 
 from recsparse import checkpoint, ops
 from recsparse.checkpoint import load_table
-from recsparse.config import Config
+from recsparse.config import Config, OptimConfig
 from recsparse.data import Interactions
 from recsparse.errors import InvariantError, UserError
 from recsparse.evaluate import evaluate
@@ -20,7 +20,7 @@ from recsparse.models import Triples
 from recsparse.policies import Policy, Stage
 from recsparse.runs import RunFolder
 from recsparse.table import PackedTable
-from recsparse.train import CHUNK_STEPS, Interrupted, Trainer, check_invariants
+from recsparse.train import CHUNK_STEPS, Interrupted, Trainer, check_invariants, learning_rate
 
 POLICIES = ["dense", "small_dense", "dsl"]
 TIMES = ("seconds", "samples_per_second", "wall_seconds", "peak_rss_bytes", "version")
@@ -369,3 +369,16 @@ def test_weights_of_16_bits_train_stop_and_resume(
     other = small_runs.trainer(tmp_path, small_runs.config(policy, epochs=8, every="5 steps"), "stopped")
     with pytest.raises(UserError, match="does not fit this run"):
         other.resume()
+
+
+def test_learning_rates_follow_the_schedule_from_the_rate_of_the_stage() -> None:
+    constant = OptimConfig(lr=0.01)
+    assert [learning_rate(constant, epoch, 5, 0.0) for epoch in range(5)] == [0.01] * 5
+    assert learning_rate(constant, 3, 5, 0.04) == 0.04
+    cosine = OptimConfig(lr=0.01, schedule="cosine", lr_end=0.002)
+    found = [learning_rate(cosine, epoch, 5, 0.0) for epoch in range(6)]
+    assert found == pytest.approx(
+        [0.01, 0.006 + 0.004 * math.sqrt(0.5), 0.006, 0.006 - 0.004 * math.sqrt(0.5)] + [0.002] * 2
+    )
+    assert [learning_rate(cosine, epoch, 3, 0.04) for epoch in range(3)] == pytest.approx([0.04, 0.021, 0.002])
+    assert learning_rate(cosine, 1, 3, 0.001) == pytest.approx(0.001)  # never above where the stage starts

@@ -100,6 +100,7 @@ class Bet(Policy):
         self.trials: list[Trial] = []
         self._predictor: FitnessPredictor | None = None
         self._learned = 0
+        self._seen: dict[int, NDArray[np.int64]] = {}
 
     @classmethod
     def resolve(cls, config: Config) -> Config:
@@ -216,10 +217,11 @@ class Bet(Policy):
         if not self.guided or iteration % 5 == 3:
             return 0
         predictor = self._predictor_before(iteration)
-        actions = [self._ranges(self.sampler.draw(iteration, number)) for number in range(self.options.actions)]
+        drawn = (self.sampler.draw(iteration, number) for number in range(self.options.actions))
+        actions = [ranges(action, self.sampler.largest) for action in drawn]
         if iteration % 5 == 4:
-            best = self._ranges(self._action(self.fittest(iteration)[0]))
-            return int(np.argmin(predictor.distances(actions, best)))
+            best = self.fittest(iteration)[0]
+            return int(np.argmin(predictor.distances(actions, self._ranges_of(best))))
         return int(np.argmax(predictor.scores(actions)))
 
     def _predictor_before(self, iteration: int) -> FitnessPredictor:
@@ -230,12 +232,15 @@ class Bet(Policy):
         for done in range(self._learned + 1, iteration):
             source = np.random.default_rng([self.sampler.seed, done, UPDATES])
             for chosen in source.integers(1, done, size=self.options.updates, endpoint=True):
-                self._predictor.update(self._ranges(self._action(int(chosen))), self._fitness(int(chosen)))
+                self._predictor.update(self._ranges_of(int(chosen)), self._fitness(int(chosen)))
         self._learned = iteration - 1
         return self._predictor
 
-    def _ranges(self, action: Action) -> NDArray[np.int64]:
-        return ranges(action, self.sampler.largest)
+    def _ranges_of(self, iteration: int) -> NDArray[np.int64]:
+        """What the predictor sees of the action of an iteration."""
+        if iteration not in self._seen:
+            self._seen[iteration] = ranges(self._action(iteration), self.sampler.largest)
+        return self._seen[iteration]
 
 
 class BetRandom(Bet):
