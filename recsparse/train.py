@@ -324,16 +324,21 @@ class Trainer:
         if torch.isfinite(losses).all():
             return
         first = int((~torch.isfinite(losses)).nonzero()[0])
-        progress, last = self.progress, self.run_folder.checkpoint("last")
-        good = f"the last good checkpoint is {last}" if checkpoint.exists(last) else "no checkpoint was saved yet"
-        raise Diverged(
-            f"the loss is {float(losses[first])} at epoch {progress.epoch + 1}, step {progress.step + first + 1}, with "
-            f"optim.lr {self.config.optim.lr:g}: lower optim.lr; {good}"
+        progress = self.progress
+        raise self._diverged(
+            f"the loss is {float(losses[first])} at epoch {progress.epoch + 1}, step {progress.step + first + 1}"
         )
+
+    def _diverged(self, what: str) -> Diverged:
+        last = self.run_folder.checkpoint("last")
+        good = f"the last good checkpoint is {last}" if checkpoint.exists(last) else "no checkpoint was saved yet"
+        return Diverged(f"{what}, with optim.lr {self.config.optim.lr:g}: lower optim.lr; {good}")
 
     def evaluate(self) -> dict[str, Any]:
         """Metrics on the split that the run selects on; keeps the table if it is the best so far."""
         progress, stage = self.progress, self.stage
+        if not bool(torch.isfinite(stage.table.values).all()):  # by the last mini-batch, which has had no loss since
+            raise self._diverged(f"a weight is not finite after epoch {progress.epoch}")
         with progress.timed("eval"):
             ranked, ks = self.model.for_ranking(stage.table), sorted({*stage.ks, TOP_K})
             metrics = evaluate(ranked, self.dataset, split=self.select_on, ks=ks)

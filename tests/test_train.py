@@ -14,7 +14,7 @@ from recsparse import checkpoint, ops
 from recsparse.checkpoint import load_table
 from recsparse.config import Config, OptimConfig
 from recsparse.data import Interactions
-from recsparse.errors import InvariantError, UserError
+from recsparse.errors import Diverged, InvariantError, UserError
 from recsparse.evaluate import evaluate
 from recsparse.models import Triples
 from recsparse.policies import Policy, Stage
@@ -246,6 +246,18 @@ def test_a_loss_that_is_not_finite_names_epoch_step_rate_and_checkpoint(tmp_path
     assert f"the loss is nan at epoch 4, step {3 * steps + 1}, with optim.lr 0.02" in message
     assert str(trainer.run_folder.checkpoint("last")) in message
     load_table(trainer.run_folder.checkpoint("last"))
+
+
+def test_a_weight_that_the_last_step_makes_infinite_is_divergence(tmp_path: Path) -> None:
+    trainer = small_runs.trainer(tmp_path, small_runs.config("dense", epochs=2, check_invariants=False))
+
+    def poison(stage: str, epoch: int, share: float) -> None:
+        if epoch == 1 and share == 1.0:
+            trainer.stage.table.values[3] = float("inf")
+
+    trainer.on_chunk = poison
+    with pytest.raises(Diverged, match=r"a weight is not finite after epoch 2, with optim\.lr 0\.02: lower optim\.lr"):
+        trainer.train()
 
 
 def test_nan_in_a_stored_table_is_refused(tmp_path: Path) -> None:
