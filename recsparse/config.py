@@ -107,8 +107,8 @@ class LthConfig:
         rate: share of the weights that are left which leaves after each round (0 to 1).
         rounds: rounds after the full table; empty = as many as policy.budget or policy.density needs.
         scope: joint = one threshold for users and items, both = one for each, user / item = of that part alone.
-        rewind: where the kept weights go after a round: init, `3 epochs` = where they were after so many, random = new
-            ones (control), none = they stay (control).
+        rewind: where the kept weights go after a round: init, `3 epochs` or `500 steps` = where they were after so
+            many, random = new ones (control), none = they stay (control).
         criterion: magnitude, or random = any weights leave (control).
         one_shot: prune once, from the full table to the last density (control).
         prune_from: best = the table that was best on the split that selects, last = of the last epoch.

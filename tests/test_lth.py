@@ -113,6 +113,20 @@ def test_rewinding_to_an_epoch_goes_back_to_its_weights(tmp_path: Path) -> None:
         assert torch.equal(table.to_dense(), start * table.mask())
 
 
+def test_rewinding_to_a_step(tmp_path: Path) -> None:
+    """The steps of an epoch are that epoch; fewer are weights of their own, and no epoch's."""
+    starts = {}
+    for rewind in ("1 epoch", "STEPS", "3 steps"):
+        trainer = small_runs.trainer(tmp_path, config(rewind="init", rounds=1), rewind)
+        steps = -(-trainer.draws_per_epoch // trainer.config.train.batch_size)
+        chosen = config(rewind=rewind.replace("STEPS", f"{steps} steps"), rounds=1)
+        trainer = small_runs.trainer(tmp_path, chosen, rewind)
+        trainer.train()
+        starts[rewind] = load_table(trainer.run_folder.checkpoint("rewind")).to_dense()
+    assert torch.equal(starts["1 epoch"], starts["STEPS"])
+    assert not torch.equal(starts["1 epoch"], starts["3 steps"])
+
+
 @pytest.mark.parametrize(("prune_from", "epoch"), [("best", 2), ("last", 4)])
 def test_a_round_is_pruned_from_its_best_or_its_last_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prune_from: str, epoch: int
@@ -190,9 +204,10 @@ def test_the_schedule_ends_where_the_size_says() -> None:
         schedule(LthConfig(), parts, None)
     with pytest.raises(UserError, match="leaves no weight"):
         schedule(LthConfig(rounds=100), (6, 4), None)
-    assert parse_rewind("12 epochs") == 12
+    assert parse_rewind("12 epochs", 7) == 84
+    assert parse_rewind("12 steps", 7) == 12
     with pytest.raises(UserError, match=r"policy.lth.rewind is 'later'"):
-        parse_rewind("later")
+        parse_rewind("later", 7)
 
 
 def test_random_choice_and_restoring_do_not_depend_on_the_kind() -> None:

@@ -13,7 +13,7 @@ import torch
 from interactions import random_interactions
 from torch.nn.functional import softplus
 
-from recsparse import reference
+from recsparse import policies, reference
 from recsparse.checkpoint import load_table
 from recsparse.config import Config, PepConfig
 from recsparse.errors import UserError
@@ -236,7 +236,7 @@ def test_it_needs_checkpoints_and_a_size(tmp_path: Path) -> None:
     settings = config()
     without = dataclasses.replace(settings, train=dataclasses.replace(settings.train, checkpoint=False))
     with pytest.raises(UserError, match=r"leave train\.checkpoint at true"):
-        small_runs.trainer(tmp_path, without)
+        policies.resolve(without)
     sizeless = dataclasses.replace(settings, policy=dataclasses.replace(settings.policy, density=None))
     with pytest.raises(UserError, match="policy pep needs a size"):
         small_runs.trainer(tmp_path, sizeless)

@@ -22,12 +22,29 @@ from recsparse.budget import TablePlan, plan_dense, plan_sparse
 from recsparse.config import LthConfig
 from recsparse.errors import UserError
 from recsparse.layout import cheapest_kind
+from recsparse.models import Triples
 from recsparse.policies.base import Context, Policy, Stage
 from recsparse.spans import span
 from recsparse.table import PackedTable
 
 WARM_UP = "rewind"
 """Artefact: the weights that rounds go back to, where that is not the initial ones."""
+
+
+class WarmUp(Stage):
+    """Ends after a number of steps."""
+
+    last: int
+    ended: bool = False
+
+    def prune_due(self, step: int) -> int | None:
+        return self.last if step < self.last else None
+
+    def prune(self, step: int, last_batch: Triples) -> None:
+        self.ended = True
+
+    def finished(self) -> bool:
+        return self.ended
 
 
 class Lth(Policy):
@@ -39,7 +56,7 @@ class Lth(Policy):
         super().__init__(context)
         config = context.config
         self.options: LthConfig = config.policy.lth
-        self.warm_up = parse_rewind(self.options.rewind)
+        self.warm_up = parse_rewind(self.options.rewind, context.steps_per_epoch)
         model, dim = context.model, config.model.dim
         parts = (model.n_users * dim, model.n_items * dim)
         plan = None
@@ -51,7 +68,7 @@ class Lth(Policy):
         rounds = len(self.kept)
         if self.warm_up:
             if number == 0:
-                return self._stage("warm-up", self._full(), WARM_UP, epochs=self.warm_up, keep="last")
+                return self._warm_up()
             number -= 1
         if number >= rounds:
             return None
@@ -61,20 +78,19 @@ class Lth(Policy):
             assert previous is not None
             table = self._pruned(previous, number)
         last = number == rounds - 1
-        stage = self._stage(f"round {number}", table, "best" if last else f"round-{number % 2}")
+        train = self.context.config.train
+        artefact = "best" if last else f"round-{number % 2}"
+        stage = Stage(f"round {number}", table, self.context.optimizer(table), train.epochs, train.patience, artefact)
         stage.ticket = f"ticket-{number:02d}"
         stage.reported = True
         if not last and self.options.prune_from == "last":
             stage.keep = "last"
         return stage
 
-    def _stage(
-        self, name: str, table: PackedTable, artefact: str, *, epochs: int | None = None, keep: str = "best"
-    ) -> Stage:
-        train = self.context.config.train
-        patience = train.patience if epochs is None else 0
-        stage = Stage(name, table, self.context.optimizer(table), epochs or train.epochs, patience, artefact)
-        stage.keep = keep
+    def _warm_up(self) -> WarmUp:
+        table, epochs = self._full(), -(-self.warm_up // self.context.steps_per_epoch)
+        stage = WarmUp("warm-up", table, self.context.optimizer(table), epochs, 0, WARM_UP)
+        stage.keep, stage.evaluated, stage.last = "last", False, self.warm_up
         return stage
 
     def _full(self) -> PackedTable:
@@ -98,20 +114,21 @@ class Lth(Policy):
         return table
 
 
-def parse_rewind(text: str) -> int:
-    """Epochs of `3 epochs`, 0 for `init`, `random` and `none`.
+def parse_rewind(text: str, steps_per_epoch: int) -> int:
+    """Steps of `3 epochs` or `500 steps`, 0 for `init`, `random` and `none`.
 
     Raises:
         UserError: none of them.
     """
     if text in ("init", "random", "none"):
         return 0
-    match = re.fullmatch(r"\s*(\d+)\s*epochs?\s*", text)
+    match = re.fullmatch(r"\s*(\d+)\s*(epoch|step)s?\s*", text)
     if match is None or int(match.group(1)) < 1:
         raise UserError(
-            f"policy.lth.rewind is {text!r}; expected init, `3 epochs`, none (weights are kept) or random (new ones)"
+            f"policy.lth.rewind is {text!r}; expected init, `3 epochs`, `500 steps`, none (weights are kept) or random "
+            "(new ones)"
         )
-    return int(match.group(1))
+    return int(match.group(1)) * (steps_per_epoch if match.group(2) == "epoch" else 1)
 
 
 def schedule(options: LthConfig, parts: tuple[int, int], plan: TablePlan | None) -> list[tuple[int, int]]:

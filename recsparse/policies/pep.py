@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recsparse import ops
 from recsparse.budget import TablePlan, plan_dense, plan_sparse
-from recsparse.config import PepConfig
+from recsparse.config import Config, PepConfig
 from recsparse.errors import UserError
 from recsparse.models import Model, Triples
 from recsparse.optim.thresholds import ThresholdedAdam
@@ -84,11 +84,15 @@ class Pep(Policy):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         config = context.config
-        if not config.train.checkpoint:
-            raise UserError("policy pep hands its masks on through checkpoints; leave train.checkpoint at true")
         self.options: PepConfig = config.policy.pep
         plan = plan_sparse(config.policy, context.model.rows, config.model.dim, config.model.dtype)
         self.plans = [*larger_targets(context), plan]
+
+    @classmethod
+    def resolve(cls, config: Config) -> Config:
+        if not config.train.checkpoint:
+            raise UserError("policy pep hands its masks on through checkpoints; leave train.checkpoint at true")
+        return config
 
     def stage(self, number: int, previous: PackedTable | None) -> Stage | None:
         if number == 0:
