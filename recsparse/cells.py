@@ -75,10 +75,10 @@ def plan(
     return cells
 
 
-def command(cell: Cell, data: str, folder: Path, flags: Iterable[str]) -> list[str]:
-    """Flags of `recsparse train` for a cell."""
+def command(cell: Cell, data: str, folder: Path, flags: Iterable[str], name: str = "") -> list[str]:
+    """Flags of `recsparse train` for a cell; its run has the cell's name, or `name`."""
     own = [f"--data.path={data}", f"--model.name={cell.model}", f"--policy.name={cell.policy}"]
-    own += [f"--train.seed={cell.seed}", f"--run.folder={folder}", f"--run.name={cell.name}"]
+    own += [f"--train.seed={cell.seed}", f"--run.folder={folder}", f"--run.name={name or cell.name}"]
     if cell.budget:
         own.append(f"--policy.budget={cell.budget}")
     return [*flags, *own]

@@ -153,6 +153,12 @@ def _compare(argv: list[str]) -> int:
     return compare(argv)
 
 
+def _sweep(argv: list[str]) -> int:
+    from recsparse.sweep import main as sweep
+
+    return sweep(argv)
+
+
 def _profile(argv: list[str]) -> int:
     from recsparse.profiling import main as profile
 
@@ -186,6 +192,7 @@ COMMANDS = {
     "demo": Command("compare dense, small dense and sparse training on generated data, in two minutes", _demo),
     "train": Command("train one recommender on a folder with train.txt and test.txt, or on a preset", _train),
     "compare": Command("policies at equal bytes, side by side: runs what is missing, one table and plot", _compare),
+    "sweep": Command("hyper-parameter search, the same number of trials for each policy (needs Optuna)", _sweep),
     "eval": Command("full-ranking metrics of a finished run", _eval),
     "bench": Command(
         "ops against peers (`bench run`), one huge table (`scale`), LightGCN (`epoch`, `graph-memory`)", _bench

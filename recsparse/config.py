@@ -178,10 +178,11 @@ class PolicyConfig:
     """Which weights live.
 
     Attributes:
-        name: dense = all of them, small_dense = a narrower table of the same size, dsl = dynamic sparse training, lth =
-            iterative pruning with rewinding, pep = learned pruning thresholds, bet = a searched size for every row,
-            bet_random = the same without a predictor, ticket = the mask and start weights that a round of lth or pep
-            left.
+        name: dense = all of them, dense_fp16 and dense_int8 = the same, stored in 2 bytes and 1 byte a weight after
+            training, small_dense = a narrower table of the same size, random_mask = a random choice, dsl = dynamic
+            sparse training, lth = iterative pruning with rewinding, pep = learned pruning thresholds, bet = a searched
+            size for every row, bet_random = the same without a predictor, ticket = the mask and start weights that a
+            round of lth or pep left.
         kind: index of a sparse table; auto = the one that affords the most weights.
         budget: stored bytes of the table, values and index: a share of dense fp32 (`20%`) or absolute (`1.2GB`,
             `800MiB`).
@@ -343,7 +344,7 @@ def to_yaml(config: Config) -> str:
 
 def flatten(config: Config) -> dict[str, Any]:
     """Values by their full key, as `optim.lr`."""
-    return {key: _value(config, key) for key in _leaf_keys(Config)}
+    return {key: _value(config, key) for key in leaf_types()}
 
 
 def validate(config: Config) -> None:
@@ -404,6 +405,15 @@ def validate(config: Config) -> None:
 
 def check_yaml_keys(file: Path) -> None:
     """Rejects a YAML file with an unknown or repeated key, naming file, line and the nearest key."""
+    _check_node(file, compose(file), Config, "")
+
+
+def compose(file: Path) -> yaml.Node:
+    """The YAML file as nodes, which know their lines.
+
+    Raises:
+        UserError: unreadable, empty or not YAML.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
@@ -419,7 +429,7 @@ def check_yaml_keys(file: Path) -> None:
         raise UserError(f"{file}: not valid YAML: {_one_line(str(error))}") from None
     if root is None:
         raise UserError(f"config file {file} is empty")
-    _check_node(file, root, Config, "")
+    return root
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -440,7 +450,8 @@ def _check_node(file: Path, node: yaml.Node, cls: type, prefix: str) -> None:
         key = str(key_node.value)
         where = f"{file}:{key_node.start_mark.line + 1}"
         if key not in types:
-            hint = nearest(prefix + key, _leaf_keys(Config) if prefix else list(types) + _leaf_keys(Config))
+            leaves = list(leaf_types())
+            hint = nearest(prefix + key, leaves if prefix else [*types, *leaves])
             raise UserError(f"{where}: unknown key {prefix + key}{hint}")
         if key in seen:
             raise UserError(f"{where}: key {prefix + key} is given twice")
@@ -452,12 +463,13 @@ def _check_node(file: Path, node: yaml.Node, cls: type, prefix: str) -> None:
             _check_node(file, value_node, typing.cast(type, types[key]), f"{prefix}{key}.")
 
 
-def _leaf_keys(cls: type, prefix: str = "") -> list[str]:
-    keys: list[str] = []
+def leaf_types(cls: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Types of the values, by their full key, as `optim.lr`."""
+    found: dict[str, Any] = {}
     for name, kind in typing.get_type_hints(cls).items():
         nested = dataclasses.is_dataclass(kind)
-        keys += _leaf_keys(typing.cast(type, kind), f"{prefix}{name}.") if nested else [prefix + name]
-    return keys
+        found |= leaf_types(typing.cast(type, kind), f"{prefix}{name}.") if nested else {prefix + name: kind}
+    return found
 
 
 def _build(cls: type, mapping: dict[str, Any]) -> Any:
@@ -493,7 +505,7 @@ def _check_flags(parser: jsonargparse.ArgumentParser, flags: list[str]) -> None:
     for token in flags:
         name = token.split("=", 1)[0]
         if name.startswith("--") and name not in known:
-            leaves = [f"--{key}" for key in _leaf_keys(Config)]
+            leaves = [f"--{key}" for key in leaf_types()]
             extra = [option for option in known if option.startswith("--") and "." not in option]
             raise UserError(f"unknown option {name}{nearest(name, leaves + extra)}")
 
