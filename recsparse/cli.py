@@ -166,7 +166,7 @@ def _profile(argv: list[str]) -> int:
 
 
 def _data(argv: list[str]) -> int:
-    from recsparse.commands import data_download, data_stats
+    from recsparse.commands import data_download, data_split, data_stats
 
     parser = Parser(prog="recsparse data", description="Look at data sets, or fetch a public one.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
@@ -175,7 +175,14 @@ def _data(argv: list[str]) -> int:
     download = actions.add_parser("download", help="fetch a public data set and check its sha256 (uses the network)")
     download.add_argument("name", help="name in the registry, for example gowalla")
     download.add_argument("--folder", default="data", help="parent folder (default: data)")
+    split = actions.add_parser("split", help="deal all interactions of a folder out anew, user by user")
+    split.add_argument("path", help="folder with train.txt and test.txt, and valid.txt if there is one")
+    split.add_argument("folder", help="new folder for train.txt, valid.txt and test.txt")
+    split.add_argument("--shares", default="50,25,25", help="per cent of train,valid,test (default: 50,25,25)")
+    split.add_argument("--seed", type=int, default=0, help="of the shuffle (default: 0)")
     options = parser.parse_args(argv)
+    if options.action == "split":
+        return data_split(options.path, options.folder, options.shares, options.seed)
     return data_stats(options.path) if options.action == "stats" else data_download(options.name, options.folder)
 
 
@@ -198,6 +205,6 @@ COMMANDS = {
         "ops against peers (`bench run`), one huge table (`scale`), LightGCN (`epoch`, `graph-memory`)", _bench
     ),
     "profile": Command("time, bytes and share of the machine's ceiling of each op in a short training run", _profile),
-    "data": Command("statistics of a data set, download of a public one", _data),
+    "data": Command("statistics of a data set, download of a public one, a split of one's own", _data),
     "doctor": Command("versions, instruction sets, and which backends load or why not", _doctor),
 }

@@ -130,6 +130,15 @@ def data_download(name: str, folder: str) -> int:
     return 0
 
 
+def data_split(path: str, folder: str, shares: str, seed: int) -> int:
+    """`recsparse data split`: a new folder with the interactions of another."""
+    if seed < 0:
+        raise UserError(f"--seed is {seed}; it must be 0 or above")
+    counts = data.split_folder(Path(path), Path(folder), data.parse_shares(shares), seed)
+    print(f"{folder}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
+    return 0
+
+
 def open_dataset(options: DataConfig) -> Dataset | StreamedDataset:
     """The folder or the generated preset that `data.path` names.
 
