@@ -31,7 +31,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 
 def split_folder(source: Path, target: Path, shares: tuple[float, float, float], seed: int) -> dict[str, int]:
-    """Write `train.txt`, `valid.txt` (where it has a share) and `test.txt` with the interactions of all files of `source`.
+    """Write train.txt, valid.txt (where it has a share) and test.txt with the interactions of all files of `source`.
 
     Each user's items are shuffled; floor(share x count) go to test and to valid, the rest stay in train.
 
