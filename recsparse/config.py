@@ -137,6 +137,8 @@ class PepConfig:
         table_weight_decay: the same of all weights in every step of the search, as published code has it with 1e-5;
             above 0 the optimiser of the search is not lazy.
         epochs: the most epochs of search.
+        trim: true = a target that the search has not reached by then is cut from where it is, by the largest distances
+            above the thresholds; false = it is an error.
         check_every: steps between two counts of the weights above their thresholds.
         targets: larger sizes that are met on the way, separated by commas, each retrained and reported too: budgets or
             densities, as the last one is given.
@@ -148,6 +150,7 @@ class PepConfig:
     weight_decay: float = 1e-5
     table_weight_decay: float = 0.0
     epochs: int = 60
+    trim: bool = False
     check_every: int = 50
     targets: str = ""
 

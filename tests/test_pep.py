@@ -220,6 +220,21 @@ def test_a_search_that_ends_too_early_says_what_to_change(tmp_path: Path) -> Non
         small_runs.trainer(tmp_path, settings, "short").train()
 
 
+def test_a_search_that_ends_too_early_can_be_cut_to_its_targets(tmp_path: Path) -> None:
+    """With thresholds that have hardly risen: what stays are the largest weights that it has trained."""
+    settings = config(epochs=2, start=-100.0, trim=True, targets="0.5")
+    trainer = small_runs.trainer(tmp_path, settings)
+    trained: list[torch.Tensor] = []
+    trainer.on_chunk = lambda stage, *_: (
+        trained.append(trainer.stage.table.to_dense().abs()) if stage == "search" else None
+    )
+    trainer.train()
+    found = tickets(trainer)
+    assert [table.nnz for table in found] == [round(0.5 * SLOTS), round(0.25 * SLOTS)]
+    for table in found:
+        assert float(trained[-1][table.mask()].min()) >= float(trained[-1][~table.mask()].max())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

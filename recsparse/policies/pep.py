@@ -36,6 +36,7 @@ class Search(Stage):
     plans: list[TablePlan]
     context: Context
     check_every: int
+    trim: bool
     found: int = 0
     kept: int = -1
 
@@ -51,8 +52,11 @@ class Search(Stage):
     def _take_masks(self) -> None:
         self.kept = count_above(self.optimizer)
         while not self.finished() and self.kept <= self.plans[self.found].capacity:
-            self.context.save(artefact_of(self.found), masked(self.optimizer, self.plans[self.found], self.context))
-            self.found += 1
+            self._take_mask()
+
+    def _take_mask(self) -> None:
+        self.context.save(artefact_of(self.found), masked(self.optimizer, self.plans[self.found], self.context))
+        self.found += 1
 
     def finished(self) -> bool:
         return self.found == len(self.plans)
@@ -61,11 +65,14 @@ class Search(Stage):
         slots = self.table.rows * self.table.dim
         if not self.finished():  # an epoch may be shorter than the time between two counts
             self._take_masks()
+        while epoch == self.epochs and self.trim and not self.finished():
+            self._take_mask()
         if epoch == self.epochs and not self.finished():
             target = self.plans[self.found].capacity / slots
             raise UserError(
                 f"policy pep: density is {self.kept / slots:.4f} after {epoch} epochs of search, above the target "
-                f"{target:.4f}; raise policy.pep.epochs or policy.pep.lr, or start nearer to 0 (policy.pep.start)"
+                f"{target:.4f}; raise policy.pep.epochs or policy.pep.lr, start nearer to 0 (policy.pep.start), or set "
+                "policy.pep.trim"
             )
         return {"density": self.kept / slots, "threshold": float(self.optimizer.thresholds.values.mean().sigmoid())}
 
@@ -127,6 +134,7 @@ class Pep(Policy):
         stage = Search("search", table, optimizer, own.epochs, 0, artefact_of(len(self.plans) - 1))
         stage.keep, stage.evaluated = "itself", False
         stage.plans, stage.context, stage.check_every = self.plans, self.context, own.check_every
+        stage.trim = own.trim
         return stage
 
 
