@@ -113,7 +113,7 @@ stage environment 20 bash -c environment
 stage stream 30 "$PY" bench/gpu_check.py stream
 stage smoke 30 "$PY" bench/gpu_check.py smoke
 stage ceilings 30 "$PY" bench/gpu_check.py ceilings
-for op in lookup bpr_step adam select prune_regrow spmm rank lightgcn_step rows_step lookup_bag sample pack; do
+for op in lookup bpr_step adam select prune_regrow spmm rank lightgcn_step rows_step lookup_bag sample pack soft_threshold; do
   stage "bench-$op" 45 bash -c "bench $op"
 done
 stage billion 120 bash -c billion
