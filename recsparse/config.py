@@ -134,8 +134,8 @@ class PepConfig:
         weight_decay: L2 penalty of the thresholds, which is what moves them. Gradients of the loss add up in a
             threshold that many weights share and hold it back: global and dim need more than row and element, 0.01 to
             1.
-        table_weight_decay: the same of all weights in every step of the search, as published code has it with 1e-5;
-            above 0 the optimiser of the search is not lazy.
+        table_weight_decay: the same of all weights in every step of the search, as published: rows that are rarely
+            drawn shrink, and are pruned first. Above 0 the optimiser of the search is not lazy.
         epochs: the most epochs of search.
         trim: true = a target that the search has not reached by then is cut from where it is, by the largest distances
             above the thresholds; false = it is an error.
@@ -148,7 +148,7 @@ class PepConfig:
     start: float = -15.0
     lr: float = 1e-3
     weight_decay: float = 1e-5
-    table_weight_decay: float = 0.0
+    table_weight_decay: float = 1e-5
     epochs: int = 60
     trim: bool = False
     check_every: int = 50
