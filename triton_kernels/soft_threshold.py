@@ -1,8 +1,8 @@
 """soft_threshold in Triton: rows of a dense table through learned thresholds, and its gradients.
 
-A program takes a tile [rows, columns] of about 2048 slots. Bytes a row: 8 of the id, dim values read and dim written,
-and its thresholds; backward the gradient besides. Where rows share thresholds each program leaves the sums of its tile,
-which are then added in a fixed order.
+A program takes a tile [rows, columns] of about 1024 slots: twice as many would leave registers on the stack. Bytes a
+row: 8 of the id, dim values read and dim written, and its thresholds; backward the gradient besides. Where rows share
+thresholds each program leaves the sums of its tile, which are then added in a fixed order.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _checked(op: str, values: Tensor, thresholds: Tensor, ids: Tensor | None) ->
         check.vector(op, "ids", ids, torch.int64, values.device)
         check.ids(op, "ids", ids, rows)
     columns = max(16, triton.next_power_of_2(dim))
-    shape = {"DIM": dim, "COLS": columns, "ROWS": max(1, SLOTS // columns)}
+    shape = {"DIM": dim, "COLS": columns, "ROWS": max(1, SLOTS // 2 // columns)}
     own = {"BY_ROW": thresholds.shape[0] != 1, "BY_COLUMN": thresholds.shape[1] != 1, "GIVEN": ids is not None}
     return rows if ids is None else ids.numel(), shape | own
 

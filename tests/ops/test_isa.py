@@ -34,7 +34,7 @@ OPS = (
 def run(isa: str | None, *command: str) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if key != "RECSPARSE_CPU_ISA"}
     env |= {"PYTHONPATH": str(ROOT), "RECSPARSE_EXAMPLES": "25"} | ({} if isa is None else {"RECSPARSE_CPU_ISA": isa})
-    return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=600)
 
 
 def results(isa: str | None, folder: Path) -> tuple[str, dict[str, torch.Tensor]]:
