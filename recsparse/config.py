@@ -150,7 +150,7 @@ class PepConfig:
     weight_decay: float = 1e-5
     table_weight_decay: float = 1e-5
     epochs: int = 60
-    trim: bool = False
+    trim: bool = True
     check_every: int = 50
     targets: str = ""
 

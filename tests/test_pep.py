@@ -210,7 +210,7 @@ def test_a_run_that_is_resumed_ends_in_the_same_bits(tmp_path: Path, share: floa
 
 
 def test_a_search_that_ends_too_early_says_what_to_change(tmp_path: Path) -> None:
-    trainer = small_runs.trainer(tmp_path, config(epochs=1, start=-100.0))
+    trainer = small_runs.trainer(tmp_path, config(epochs=1, start=-100.0, trim=False))
     settings = dataclasses.replace(
         trainer.config, policy=dataclasses.replace(trainer.config.policy, pep=PepConfig(start=-100.0, epochs=1))
     )
@@ -222,7 +222,7 @@ def test_a_search_that_ends_too_early_says_what_to_change(tmp_path: Path) -> Non
 
 def test_a_search_that_ends_too_early_can_be_cut_to_its_targets(tmp_path: Path) -> None:
     """With thresholds that have hardly risen: what stays are the largest weights that it has trained."""
-    settings = config(epochs=2, start=-100.0, trim=True, targets="0.5")
+    settings = config(epochs=2, start=-100.0, targets="0.5")
     trainer = small_runs.trainer(tmp_path, settings)
     trained: list[torch.Tensor] = []
     trainer.on_chunk = lambda stage, *_: (
