@@ -71,8 +71,8 @@ class Search(Stage):
             target = self.plans[self.found].capacity / slots
             raise UserError(
                 f"policy pep: density is {self.kept / slots:.4f} after {epoch} epochs of search, above the target "
-                f"{target:.4f}; raise policy.pep.epochs or policy.pep.lr, start nearer to 0 (policy.pep.start), or leave "
-                "policy.pep.trim at true"
+                f"{target:.4f}; raise policy.pep.epochs or policy.pep.lr, start nearer to 0 (policy.pep.start), or "
+                "leave policy.pep.trim at true"
             )
         return {"density": self.kept / slots, "threshold": float(self.optimizer.thresholds.values.mean().sigmoid())}
 
