@@ -30,10 +30,9 @@ GRANULARITIES = ["global", "dim", "row", "element"]
 FAST = {"start": -8.0, "lr": 0.05, "weight_decay": 0.5, "epochs": 30, "check_every": 5}
 
 
-def config(
-    model: str = "mf", *, density: float = 0.25, epochs: int = 2, dtype: str = "float32", **options: Any
-) -> Config:
-    settings = small_runs.config("dense", model=model, epochs=epochs, dtype=dtype)
+def config(model: str = "mf", *, density: float = 0.25, dtype: str = "float32", **options: Any) -> Config:
+    """`options` are fields of `PepConfig`."""
+    settings = small_runs.config("dense", model=model, epochs=2, dtype=dtype)
     policy = dataclasses.replace(settings.policy, name="pep", density=density, pep=PepConfig(**(FAST | options)))
     # Thresholds end at sigmoid(0) = 0.5: weights must not have outgrown them by then.
     return dataclasses.replace(settings, policy=policy, optim=dataclasses.replace(settings.optim, lr=5e-4))
