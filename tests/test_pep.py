@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from interactions import random_interactions
 from torch.nn.functional import softplus
 
 from recsparse import policies, reference
+from recsparse.budget import TablePlan
 from recsparse.checkpoint import load_table
 from recsparse.config import Config, PepConfig
 from recsparse.errors import UserError
@@ -21,7 +23,7 @@ from recsparse.graph import Graph
 from recsparse.models import LightGCN, MatrixFactorisation, Model, Triples
 from recsparse.optim import Adam
 from recsparse.optim.thresholds import ThresholdedAdam, threshold_shape
-from recsparse.policies.pep import count_above, largest, ordered
+from recsparse.policies.pep import Search, count_above, largest, ordered
 from recsparse.table import PackedTable
 from recsparse.train import Interrupted, Trainer
 
@@ -123,6 +125,20 @@ def test_what_stays_has_the_largest_margins(granularity: str) -> None:
         mask = largest(optimizer, count).view(-1)
         assert int(mask.sum()) == count
         assert set(mask.nonzero()[:, 0].tolist()) == set(margin.topk(count).indices.tolist())
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_target_is_met_when_the_count_is_not_above_it(missing: int) -> None:
+    optimizer = thresholded()
+    saved: list[PackedTable] = []
+    above, table = count_above(optimizer), optimizer.table
+    stage = Search("search", table, optimizer, 5, 0)
+    stage.plans, stage.check_every, stage.trim = [TablePlan("bits", 40, 6, above - missing)], 1, False
+    settings = config()
+    stage.context = SimpleNamespace(config=settings, save=lambda name, table: saved.append(table))  # type: ignore[assignment]
+    stage.prune(1, Triples(*torch.zeros(3, 1, dtype=torch.int64)))
+    assert [table.nnz for table in saved] == [above] * (1 - missing)
+    assert stage.finished() is not bool(missing)
 
 
 def test_of_equal_margins_the_first_stay() -> None:
