@@ -93,7 +93,7 @@ class Pep(Policy):
         config = context.config
         self.options: PepConfig = config.policy.pep
         plan = plan_sparse(config.policy, context.model.rows, config.model.dim, config.model.dtype)
-        self.plans = [*larger_targets(context), plan]
+        self.plans = [*larger_targets(context, plan), plan]
 
     @classmethod
     def resolve(cls, config: Config) -> Config:
@@ -143,8 +143,8 @@ def artefact_of(target: int) -> str:
     return f"mask-{target}"
 
 
-def larger_targets(context: Context) -> list[TablePlan]:
-    """Plans of `policy.pep.targets`, the largest first.
+def larger_targets(context: Context, last: TablePlan) -> list[TablePlan]:
+    """Plans of `policy.pep.targets`, the largest first; `last` is the one that they lead to.
 
     Raises:
         UserError: one that is not a size, or not above `policy.budget` or `policy.density`.
@@ -166,7 +166,6 @@ def larger_targets(context: Context) -> list[TablePlan]:
             wanted = dataclasses.replace(policy, budget=text)
         plans.append(plan_sparse(wanted, context.model.rows, model.dim, model.dtype))
     plans.sort(key=lambda plan: -plan.capacity)
-    last = plan_sparse(policy, context.model.rows, model.dim, model.dtype)
     if plans and plans[-1].capacity <= last.capacity:
         raise UserError(f"policy.pep.targets {policy.pep.targets} must be above policy.budget {policy.budget}")
     return plans
