@@ -2,7 +2,7 @@
 //
 // Up to 64 columns are summed in registers at a time; wider rows take several passes over the neighbours' ids, which are
 // few bytes beside the rows. The lines of the neighbour kNeighboursAhead further on are asked for, across the ends of
-// rows, because the next slot's neighbours follow.
+// rows where the next slot's neighbours are wanted next: up to edge `last`.
 #pragma once
 
 #include "core/graph.h"
@@ -20,9 +20,8 @@ constexpr int kGatherColumns = 64;
 // of `Chunks` vectors, of which the last has `lanes`. x is at the first of them, `stride` values from row to row.
 template <int Chunks, bool Scale, bool Whole, class T, class Index>
 RS_INLINE void gather_columns(const GraphView<Index>& graph, const T* x, int64_t stride, int64_t begin, int64_t end,
-                              uint32_t lanes, float* sum) {
+                              int64_t last, uint32_t lanes, float* sum) {
   const Index* neighbours = graph.neighbours;
-  const int64_t last = graph.offsets[graph.nodes] - 1;
   F16 acc[Chunks];
   for (int c = 0; c < Chunks; ++c) acc[c] = F16(0.0f);
   for (int64_t e = begin; e < end; ++e) {
@@ -42,22 +41,22 @@ RS_INLINE void gather_columns(const GraphView<Index>& graph, const T* x, int64_t
 // The same for `columns` <= kGatherColumns columns; sum has room for kGatherColumns.
 template <bool Scale, class T, class Index>
 RS_INLINE void gather_block(const GraphView<Index>& graph, const T* x, int64_t stride, int64_t columns, int64_t begin,
-                            int64_t end, float* sum) {
+                            int64_t end, int64_t last, float* sum) {
   const int chunks = static_cast<int>((columns + 15) / 16);
   const uint32_t lanes = static_cast<uint32_t>(low_bits(static_cast<int>(columns - 16 * (chunks - 1))));
   if (lanes == 0xffff) {
     switch (chunks) {
-      case 1: return gather_columns<1, Scale, true>(graph, x, stride, begin, end, lanes, sum);
-      case 2: return gather_columns<2, Scale, true>(graph, x, stride, begin, end, lanes, sum);
-      case 3: return gather_columns<3, Scale, true>(graph, x, stride, begin, end, lanes, sum);
-      default: return gather_columns<4, Scale, true>(graph, x, stride, begin, end, lanes, sum);
+      case 1: return gather_columns<1, Scale, true>(graph, x, stride, begin, end, last, lanes, sum);
+      case 2: return gather_columns<2, Scale, true>(graph, x, stride, begin, end, last, lanes, sum);
+      case 3: return gather_columns<3, Scale, true>(graph, x, stride, begin, end, last, lanes, sum);
+      default: return gather_columns<4, Scale, true>(graph, x, stride, begin, end, last, lanes, sum);
     }
   }
   switch (chunks) {
-    case 1: return gather_columns<1, Scale, false>(graph, x, stride, begin, end, lanes, sum);
-    case 2: return gather_columns<2, Scale, false>(graph, x, stride, begin, end, lanes, sum);
-    case 3: return gather_columns<3, Scale, false>(graph, x, stride, begin, end, lanes, sum);
-    default: return gather_columns<4, Scale, false>(graph, x, stride, begin, end, lanes, sum);
+    case 1: return gather_columns<1, Scale, false>(graph, x, stride, begin, end, last, lanes, sum);
+    case 2: return gather_columns<2, Scale, false>(graph, x, stride, begin, end, last, lanes, sum);
+    case 3: return gather_columns<3, Scale, false>(graph, x, stride, begin, end, last, lanes, sum);
+    default: return gather_columns<4, Scale, false>(graph, x, stride, begin, end, last, lanes, sum);
   }
 }
 
@@ -66,9 +65,10 @@ template <bool Scale, class T, class Index, class Each>
 RS_INLINE void gather_row(const GraphView<Index>& graph, const T* x, int64_t dim, int64_t begin, int64_t end,
                           Each&& each) {
   alignas(64) float sum[kGatherColumns];
+  const int64_t last = graph.offsets[graph.nodes] - 1;
   for (int64_t column = 0; column < dim; column += kGatherColumns) {
     const int64_t columns = dim - column < kGatherColumns ? dim - column : kGatherColumns;
-    gather_block<Scale>(graph, x + column, dim, columns, begin, end, sum);
+    gather_block<Scale>(graph, x + column, dim, columns, begin, end, last, sum);
     each(column, columns, sum);
   }
 }

@@ -1,13 +1,13 @@
 #include "cpu/lightgcn_step.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "cpu/barrier.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "cpu/prefetch.h"
 #include "cpu/row_sort.h"
+#include "cpu/tasks.h"
 
 namespace recsparse {
 
@@ -23,9 +23,9 @@ int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; 
 
 // Phases whose tasks any thread takes; a thread enters the next phase when all tasks of this one are done.
 struct Crew {
-  explicit Crew(int threads) : barrier(threads) {}
+  explicit Crew(int threads) : barrier(threads), tasks{Tasks(threads), Tasks(threads)} {}
   Barrier barrier;
-  std::atomic<int64_t> next[2] = {};
+  Tasks tasks[2];
 };
 
 class Worker {
@@ -34,11 +34,11 @@ class Worker {
 
   template <class Task>
   void phase(int64_t tasks, Task&& task) {
-    std::atomic<int64_t>& next = crew_.next[number_++ & 1];
-    for (int64_t t; (t = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) task(t);
+    Tasks& shared = crew_.tasks[number_++ & 1];
+    shared.run(rank_, tasks, task);
     crew_.barrier.wait();
-    // Nobody touches this counter before the barrier of the next phase.
-    if (rank_ == 0) next.store(0, std::memory_order_relaxed);
+    // Nobody touches these counters before the barrier of the next phase.
+    if (rank_ == 0) shared.reset();
   }
 
   int rank() const { return rank_; }
@@ -155,14 +155,14 @@ class Call {
     double loss = 0;
     for (int64_t c = 0; c < pieces(batch_.count, kLightgcnTriples); ++c) loss += work_.chunk_loss[c];
     for (int64_t k = 0; k < batch_.distinct; ++k) {
-      const uint64_t node = batch_.keys[work_.first[k]] >> batch_.shift;
+      const int64_t node = args_.graph.node[batch_.keys[work_.first[k]] >> batch_.shift];
       work_.member[node >> 6] = 0;
     }
     return static_cast<float>(loss * static_cast<double>(batch_.inverse_count));
   }
 
  private:
-  // Sorts the rows of mini-batch b and numbers the distinct ones.
+  // Sorts the rows of mini-batch b by slot and numbers the distinct ones.
   void start(int64_t b) {
     const int64_t begin = b * args_.batch_size, count = std::min(args_.batch_size, args_.count - begin);
     batch_.users = args_.users + begin;
@@ -175,16 +175,19 @@ class Call {
     const int shift = batch_.shift;
     for (int64_t t = 0; t < count; ++t) {
       const uint64_t occurrence = static_cast<uint64_t>(3 * t);
-      work_.keys[3 * t] = static_cast<uint64_t>(batch_.users[t]) << shift | occurrence;
-      work_.keys[3 * t + 1] = static_cast<uint64_t>(args_.item_offset + batch_.pos[t]) << shift | (occurrence + 1);
-      work_.keys[3 * t + 2] = static_cast<uint64_t>(args_.item_offset + batch_.neg[t]) << shift | (occurrence + 2);
+      const int64_t nodes[3] = {batch_.users[t], args_.item_offset + batch_.pos[t], args_.item_offset + batch_.neg[t]};
+      for (int i = 0; i < 3; ++i) {
+        const uint64_t slot = static_cast<uint64_t>(args_.graph.slot[nodes[i]]);
+        work_.keys[3 * t + i] = slot << shift | (occurrence + i);
+      }
     }
     batch_.keys = radix_sort(work_.keys, work_.keys + 3 * count, 3 * count, shift,
                              bits_for(static_cast<uint64_t>(args_.graph.nodes)));
     int64_t distinct = 0;
     for (int64_t k = 0; k < 3 * count; ++k) {
-      const uint64_t node = batch_.keys[k] >> shift;
-      if (k > 0 && node == batch_.keys[k - 1] >> shift) continue;
+      const uint64_t slot = batch_.keys[k] >> shift;
+      if (k > 0 && slot == batch_.keys[k - 1] >> shift) continue;
+      const int64_t node = args_.graph.node[slot];
       work_.number[node] = static_cast<int32_t>(distinct);
       work_.member[node >> 6] |= 1ull << (node & 63);
       work_.first[distinct++] = k;

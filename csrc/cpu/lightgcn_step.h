@@ -68,7 +68,7 @@ struct LightgcnBatch {
   float inverse_count;
   RoundingStep rounding;
   bool far;              // see is_far
-  const uint64_t* keys;  // row << shift | occurrence, sorted
+  const uint64_t* keys;  // slot << shift | occurrence, sorted
   int shift;
   const int64_t* first;  // [distinct + 1] position of a distinct row's first key
   int64_t distinct;

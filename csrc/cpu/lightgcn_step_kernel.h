@@ -44,15 +44,15 @@ RS_INLINE void gather_members(const LightgcnBatch& batch, int64_t begin, int64_t
   for (int v = 0; v < vectors; ++v) store(sum + 16 * v, acc[v]);
 }
 
-// sum[0, dim), and zeros up to a multiple of 16.
+// sum[0, dim), and zeros up to a multiple of 16. `last`: see gather_rows.h.
 template <class H>
 RS_INLINE void gather_layer(const LightgcnBatch& batch, const LightgcnLayer& layer, int64_t begin, int64_t end,
-                            float* sum) {
+                            int64_t last, float* sum) {
   if (!layer.from) return gather_members(batch, begin, end, sum);
   const int dim = batch.args->table.layout.dim;
   for (int column = 0; column < dim; column += kGatherColumns) {
     const int columns = dim - column < kGatherColumns ? dim - column : kGatherColumns;
-    gather_block<false>(batch.args->graph, static_cast<const H*>(layer.from) + column, dim, columns, begin, end,
+    gather_block<false>(batch.args->graph, static_cast<const H*>(layer.from) + column, dim, columns, begin, end, last,
                         sum + column);
   }
 }
@@ -61,7 +61,7 @@ template <class H>
 static void lightgcn_segment(const LightgcnBatch& batch, const LightgcnLayer& layer, const Segment& segment,
                              float* sum) {
   alignas(64) float part[kMaxDim];
-  gather_layer<H>(batch, layer, segment.begin, segment.end, part);
+  gather_layer<H>(batch, layer, segment.begin, segment.end, segment.end - 1, part);
   for (int64_t c = 0; c < batch.stride; c += 16) store(sum + c, load(part + c));
 }
 
@@ -70,9 +70,10 @@ template <class H, class Sink>
 RS_INLINE void layer_rows(Sink&& sink, int64_t begin, int64_t end) {
   const GraphView<int32_t>& graph = sink.batch.args->graph;
   alignas(64) float sum[kMaxDim];
+  const int64_t last = graph.offsets[graph.nodes] - 1;
   for (int64_t slot = begin; slot < end; ++slot) {
     if (slot + 1 < end) sink.fetch(graph.node[slot + 1]);
-    gather_layer<H>(sink.batch, sink.layer, graph.offsets[slot], graph.offsets[slot + 1], sum);
+    gather_layer<H>(sink.batch, sink.layer, graph.offsets[slot], graph.offsets[slot + 1], last, sum);
     sink.finish(graph.node[slot], sum);
   }
 }
@@ -294,11 +295,21 @@ static void forward_batch(const LightgcnBatch& batch, const void* from, int64_t 
   const LightgcnArgs& args = *batch.args;
   const LightgcnLayer layer{from, nullptr, nullptr, nullptr};
   const F16 share(1.0f / static_cast<float>(args.layers + 1));
+  const int64_t* offsets = args.graph.offsets;
+  const auto slot_of = [&](int64_t k) { return static_cast<int64_t>(batch.keys[batch.first[k]] >> batch.shift); };
   alignas(64) float sum[kMaxDim];
   for (int64_t k = begin; k < end; ++k) {
-    const int64_t node = static_cast<int64_t>(batch.keys[batch.first[k]] >> batch.shift);
-    const int64_t slot = args.graph.slot[node];
-    gather_layer<H>(batch, layer, args.graph.offsets[slot], args.graph.offsets[slot + 1], sum);
+    const int64_t slot = slot_of(k), node = args.graph.node[slot];
+    // The next row of the batch is not the next slot: what its first neighbours take is asked for here.
+    if (layer.from && k + 1 < end) {
+      const int64_t next = slot_of(k + 1), degree = offsets[next + 1] - offsets[next];
+      const int64_t stop = offsets[next] + (degree < kNeighboursAhead ? degree : kNeighboursAhead);
+      for (int64_t e = offsets[next]; e < stop; ++e) {
+        prefetch_span<false>(static_cast<const H*>(from) + args.graph.neighbours[e] * args.table.layout.dim,
+                             args.table.layout.dim);
+      }
+    }
+    gather_layer<H>(batch, layer, offsets[slot], offsets[slot + 1], offsets[slot + 1] - 1, sum);
     const F16 s(args.graph.scale[node]);
     float* out = batch.out + k * batch.stride;
     unpacked_row<T>(args, node, batch.far, [&](int c, F16 row) { store(out + c, share * fma(load(sum + c), s, row)); });

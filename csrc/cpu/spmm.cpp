@@ -1,11 +1,10 @@
 #include "cpu/spmm.h"
 
-#include <atomic>
 #include <type_traits>
 
-#include "cpu/barrier.h"
 #include "cpu/dispatch.h"
 #include "cpu/parallel.h"
+#include "cpu/tasks.h"
 
 namespace recsparse {
 
@@ -42,16 +41,11 @@ void spmm(const SpmmArgs<T, Index>& args, int threads) {
   std::vector<float> sums(static_cast<size_t>(cut * args.dim));
   if (cut + graph.chunk_count < threads) threads = static_cast<int>(cut + graph.chunk_count);
   if (threads < 1) return;
-  // Segments first: they are the largest pieces. Who takes a piece never shows in the result.
-  std::atomic<int64_t> next{0};
-  parallel_region(threads, [&](int) {
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < cut + graph.chunk_count;) {
-      if (task < cut) {
-        kernel.segment(args, segments[task], sums.data() + task * args.dim);
-      } else {
-        kernel.rows(args, graph.chunks[task - cut], graph.chunks[task - cut + 1]);
-      }
-    }
+  Tasks pieces(threads), chunks(threads);
+  parallel_region(threads, [&](int rank) {
+    // Segments first: they are the largest pieces.
+    pieces.run(rank, cut, [&](int64_t s) { kernel.segment(args, segments[s], sums.data() + s * args.dim); });
+    chunks.run(rank, graph.chunk_count, [&](int64_t c) { kernel.rows(args, graph.chunks[c], graph.chunks[c + 1]); });
   });
   for (int64_t s = 0; s < cut;) {
     int64_t end = s + 1;

@@ -2,65 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "core/graph.h"
-#include "core/philox.h"
+#include "host/locality.h"
 
 namespace recsparse::host {
 namespace {
 
 constexpr int64_t kChunkEdges = 8192;  // work of a chunk: small enough to share out, large enough to be worth a counter
 constexpr int64_t kRowEdges = 4;       // what a row costs besides its neighbours, in edges
-constexpr int kIterations = 20;        // of the power method; more does not shorten an spmm
-
-// Removes from y its part along `trivial` and scales it to unit length. Sums run in order: the same bits everywhere.
-void orthonormalise(float* y, const float* trivial, int64_t n) {
-  double along = 0, squares = 0;
-  for (int64_t i = 0; i < n; ++i) along += static_cast<double>(y[i]) * trivial[i];
-  for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(trivial[i]) * trivial[i];
-  const float part = squares > 0 ? static_cast<float>(along / squares) : 0.0f;
-  double length = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    y[i] -= part * trivial[i];
-    length += static_cast<double>(y[i]) * y[i];
-  }
-  const float factor = length > 0 ? static_cast<float>(1 / std::sqrt(length)) : 0.0f;
-  for (int64_t i = 0; i < n; ++i) y[i] *= factor;
-}
-
-// One number a node, close for nodes with similar neighbourhoods: the second singular vectors of the normalised
-// interactions (spectral ordering), by the power method.
-std::vector<float> locality(const int64_t* indptr, const int32_t* items, int64_t n_users, int64_t n_items,
-                            const std::vector<float>& scale) {
-  const int64_t nodes = n_users + n_items;
-  std::vector<float> x(nodes), root(nodes);
-  for (int64_t i = 0; i < nodes; ++i) {
-    x[i] = static_cast<float>(philox(0, static_cast<uint64_t>(i), 0, kStreamOrder).w[0] >> 8) * 0x1p-24f - 0.5f;
-    root[i] = scale[i] > 0 ? 1 / scale[i] : 0.0f;
-  }
-  float* user = x.data();
-  float* item = x.data() + n_users;
-  const float* item_scale = scale.data() + n_users;
-  for (int iteration = 0; iteration < kIterations; ++iteration) {
-    for (int64_t i = 0; i < n_items; ++i) item[i] *= item_scale[i];
-    for (int64_t u = 0; u < n_users; ++u) {
-      float sum = 0;
-      for (int64_t e = indptr[u]; e < indptr[u + 1]; ++e) sum += item[items[e]];
-      user[u] = sum * scale[u];
-    }
-    orthonormalise(user, root.data(), n_users);
-    std::fill(item, item + n_items, 0.0f);
-    for (int64_t u = 0; u < n_users; ++u) {
-      const float value = user[u] * scale[u];
-      for (int64_t e = indptr[u]; e < indptr[u + 1]; ++e) item[items[e]] += value;
-    }
-    for (int64_t i = 0; i < n_items; ++i) item[i] *= item_scale[i];
-    orthonormalise(item, root.data() + n_users, n_items);
-  }
-  for (int64_t i = 0; i < nodes; ++i) x[i] *= scale[i];
-  return x;
-}
 
 }  // namespace
 
@@ -79,14 +29,7 @@ Graph<Index> build_graph(const int64_t* indptr, const int32_t* items, int64_t n_
   }
 
   // The rows that are cut come first, then users, then items.
-  graph.node.resize(nodes);
-  std::iota(graph.node.begin(), graph.node.end(), Index{0});
-  {
-    const std::vector<float> place = locality(indptr, items, n_users, n_items, graph.scale);
-    const auto before = [&](Index a, Index b) { return place[a] != place[b] ? place[a] < place[b] : a < b; };
-    std::sort(graph.node.begin(), graph.node.begin() + n_users, before);
-    std::sort(graph.node.begin() + n_users, graph.node.end(), before);
-  }
+  graph.node = locality_order<Index>(indptr, items, n_users, n_items, graph.scale);
   const auto first_short = std::stable_partition(
       graph.node.begin(), graph.node.end(), [&](Index i) { return static_cast<int64_t>(degree[i]) > kSegmentEdges; });
   graph.chunks.push_back(first_short - graph.node.begin());

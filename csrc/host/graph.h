@@ -16,7 +16,7 @@ struct Graph {
 };
 
 // Users are nodes [0, n_users), items follow. `items` is valid CSR, ascending and unique in each row. Memory besides the
-// result: 8 bytes a node; together less than twice an edge list of 8 bytes an edge, and some bytes a node.
+// result: 40 bytes a node; together less than twice an edge list of 8 bytes an edge, and some bytes a node.
 template <class Index>
 Graph<Index> build_graph(const int64_t* indptr, const int32_t* items, int64_t n_users, int64_t n_items);
 
