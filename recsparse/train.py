@@ -136,8 +136,14 @@ class Trainer:
                 f"{self.run_folder.path} was trained on data {state['data_hash'][:12]}, but data.path "
                 f"{self.config.data.path} holds {self.dataset.hash[:12]}; give the original files"
             )
-        self.progress = progress = Progress.from_state(state["progress"])
-        self.policy.load_state_dict(state["policy"])
+        try:
+            self.progress = progress = Progress.from_state(state["progress"])
+            self.policy.load_state_dict(state["policy"])
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{self.run_folder.checkpoint('last')} was written by another version of recsparse, which cannot be "
+                f"resumed ({type(error).__name__}: {error}); evaluate it, or train anew"
+            ) from None
         if progress.stage > 0:
             self.stage = self._stage(
                 progress.stage, checkpoint.load_table(self.run_folder.checkpoint(progress.previous), self.device)

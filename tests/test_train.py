@@ -167,6 +167,18 @@ def test_resume_refuses_other_data(tmp_path: Path) -> None:
         trainer.resume()
 
 
+@pytest.mark.parametrize("missing", ["policy", "progress"])
+def test_resume_refuses_a_checkpoint_of_another_version(tmp_path: Path, missing: str) -> None:
+    first = small_runs.trainer(tmp_path, small_runs.config("dense", epochs=2))
+    first.train()
+    last = first.run_folder.checkpoint("last")
+    saved = checkpoint.load(last)
+    del saved.state[missing]
+    checkpoint.save(last, saved.tensors, saved.state)
+    with pytest.raises(UserError, match=f"another version of recsparse.*{missing}"):
+        small_runs.trainer(tmp_path, small_runs.config("dense", epochs=4)).resume()
+
+
 def test_chunks_do_not_change_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = small_runs.trainer(tmp_path, small_runs.config(every="7 steps"), "one")
     one.train()
