@@ -15,6 +15,9 @@ namespace recsparse::RS_ISA {
 
 constexpr int kRowVectors = kMaxDim / 16;
 
+// In edges; twice what is best for spmm, because the caches serve the rows of the batch and the optimiser as well.
+constexpr int kNeighboursAhead = 64;
+
 // ---- sums over neighbours --------------------------------------------------------------------------------------------
 
 // The sum of the scaled gradients of the neighbours that are in the batch. Members are picked without a branch: one
@@ -52,8 +55,9 @@ RS_INLINE void gather_layer(const LightgcnBatch& batch, const LightgcnLayer& lay
   const int dim = batch.args->table.layout.dim;
   for (int column = 0; column < dim; column += kGatherColumns) {
     const int columns = dim - column < kGatherColumns ? dim - column : kGatherColumns;
-    gather_block<false>(batch.args->graph, static_cast<const H*>(layer.from) + column, dim, columns, begin, end, last,
-                        sum + column);
+    gather_block<false, kNeighboursAhead>(batch.args->graph, static_cast<const H*>(layer.from) + column, dim, columns,
+                                          begin, end, last,
+                                          [&](int c, F16 part, auto...) { store(sum + column + c, part); });
   }
 }
 
@@ -130,7 +134,12 @@ template <class T, class H>
 struct ForwardSink : SinkBase {
   using SinkBase::SinkBase;
   RS_INLINE_MEMBER void fetch(int64_t node) {
-    if (layer.base) fetch_row<H>(layer.base, node);
+    if (layer.base) {
+      fetch_row<H>(layer.base, node);
+    } else {
+      const RowRef<0> ref = read_row(batch.args->table, node);
+      prefetch_span<false>(static_cast<const T*>(batch.args->values) + ref.start, ref.count);
+    }
     fetch_row<H, true>(layer.to, node);
   }
   RS_INLINE_MEMBER void finish(int64_t node, const float* sum) {
