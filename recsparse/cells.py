@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from recsparse import checkpoint, policies
+from recsparse import checkpoint, config_reader, policies
 from recsparse import config as configuration
 from recsparse.errors import DIVERGED, Diverged, RecsparseError, UserError
 from recsparse.runs import RunFolder
@@ -158,11 +158,11 @@ def _is_bare(folder: Path) -> bool:
 
 
 def _check_same(run: RunFolder, flags: list[str]) -> None:
-    parser = configuration.build_parser("recsparse train")
-    wanted = configuration.flatten(policies.resolve(configuration.parse(parser, flags)))
+    parser = config_reader.build_parser("recsparse train")
+    wanted = configuration.flatten(policies.resolve(config_reader.parse(parser, flags)))
     if not run.config_file.is_file():
         raise UserError(f"{run.path} is no run (config.yaml is missing); give another --folder")
-    there = configuration.flatten(configuration.parse(parser, [f"--config={run.config_file}"]))
+    there = configuration.flatten(config_reader.parse(parser, [f"--config={run.config_file}"]))
     for key, value in wanted.items():
         same = there[key] == value or key in FREE_KEYS
         if key == "data.path":

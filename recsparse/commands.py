@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from recsparse import config as configuration
-from recsparse import data, models, policies, report
+from recsparse import config_reader, data, models, policies, report
 from recsparse.checkpoint import load_table
 from recsparse.config import Config, DataConfig
 from recsparse.data import Dataset, StreamedDataset
@@ -39,14 +39,14 @@ def train(argv: list[str]) -> int:
     baseline = peak_rss_bytes()
     argv, folder = split_option(expand_short_flags(argv), "--resume")
     resumed = None if folder is None else RunFolder(Path(folder))
-    parser = configuration.build_parser("recsparse train", EXAMPLES)
+    parser = config_reader.build_parser("recsparse train", EXAMPLES)
     parser.add_argument("--resume", metavar="RUN", help="run folder to go on with; only lengths and paths may change")
     if resumed is not None and not resumed.config_file.is_file():
         raise UserError(f"--resume {resumed.path}: no run there (config.yaml is missing)")
     given = argv if resumed is None else [f"--config={resumed.config_file}", *argv]
-    config = policies.resolve(configuration.parse(parser, given))
+    config = policies.resolve(config_reader.parse(parser, given))
     if resumed is not None:
-        _check_resumable(config, configuration.parse(parser, [f"--config={resumed.config_file}"]))
+        _check_resumable(config, config_reader.parse(parser, [f"--config={resumed.config_file}"]))
     dataset = open_dataset(config.data)
     if Path(config.data.path).is_dir():  # `eval` and `--resume` find the data from any working directory
         config = replace(config, data=replace(config.data, path=str(Path(config.data.path).resolve())))
@@ -91,7 +91,7 @@ def evaluate_run(run_path: str, split: str, ks: list[int], as_json: bool) -> int
         raise UserError(f"--run {run_path}: no run there (config.yaml is missing)")
     if min(ks) < 1:
         raise UserError(f"--topk is {min(ks)}; it must be 1 or above")
-    config = configuration.parse(configuration.build_parser("recsparse eval"), [f"--config={run.config_file}"])
+    config = config_reader.parse(config_reader.build_parser("recsparse eval"), [f"--config={run.config_file}"])
     if not config.train.checkpoint:
         raise UserError(f"--run {run_path} kept no checkpoint (train.checkpoint: false); see its metrics.jsonl")
     table = load_table(run.checkpoint("best"))

@@ -13,8 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recsparse import config as configuration
-from recsparse import models
+from recsparse import config_reader, models
 from recsparse.cells import Cell, check_flags, command, names, plan, settle
 from recsparse.checkpoint import load_table
 from recsparse.cli import Parser
@@ -112,7 +111,7 @@ def row_of(cell: Cell, run: RunFolder) -> Row:
     """The facts of a finished run, with recall by popularity of the items that are looked for."""
     result = Result.read(run)
     final = result.final
-    config = configuration.parse(configuration.build_parser("recsparse compare"), [f"--config={run.config_file}"])
+    config = config_reader.parse(config_reader.build_parser("recsparse compare"), [f"--config={run.config_file}"])
     dataset = open_dataset(config.data)
     table = load_table(run.checkpoint("best"))
     ranked = models.build(config, dataset).for_ranking(table)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from recsparse import arguments, policies
+from recsparse import arguments, config_reader, policies
 from recsparse import config as configuration
 from recsparse.bench.ceilings import Ceilings
 from recsparse.bench.op_log import OpLog
@@ -42,9 +42,9 @@ def main(argv: list[str]) -> int:
     """
     rest, text = split_option(expand_short_flags(argv), "--steps")
     steps = STEPS if text is None else arguments.parse("--steps", arguments.count, text)
-    parser = configuration.build_parser("recsparse profile", EXAMPLES)
+    parser = config_reader.build_parser("recsparse profile", EXAMPLES)
     parser.add_argument("--steps", metavar="N", help=f"mini-batches to train, in whole chunks (default: {STEPS})")
-    config = policies.resolve(configuration.parse(parser, rest))
+    config = policies.resolve(config_reader.parse(parser, rest))
     dataset = open_dataset(config.data)
     run = RunFolder.for_config(config, f"profile-{dataset.name}")
     print(render(measure(config, dataset, run, steps)))

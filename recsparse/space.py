@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from recsparse import config as configuration
-from recsparse import policies
+from recsparse import config_reader, policies
 from recsparse.errors import UserError
 
 FIELDS = ("low", "high", "step", "log", "choices")
@@ -78,7 +78,7 @@ def load(file: Path) -> Space:
         UserError: names file, line and what is wrong: an unknown or repeated key (and the nearest one), a value of a
             wrong type, an empty range.
     """
-    root = configuration.compose(file)
+    root = config_reader.compose(file)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"{file}:{root.start_mark.line + 1}: expected lines as `optim.lr: {{low: 1e-4, high: 1e-2}}`")
     known = configuration.leaf_types()
@@ -86,7 +86,7 @@ def load(file: Path) -> Space:
     for key_node, node in root.value:
         key, where = str(key_node.value), f"{file}:{key_node.start_mark.line + 1}"
         if key not in known:
-            raise UserError(f"{where}: unknown key {key}{configuration.nearest(key, list(known))}")
+            raise UserError(f"{where}: unknown key {key}{config_reader.nearest(key, list(known))}")
         if key in space:
             raise UserError(f"{where}: key {key} is given twice")
         if key.startswith(FIXED):
@@ -111,12 +111,12 @@ def check(file: Path, space: Space, flags: list[str]) -> None:
     Raises:
         UserError: a value of a wrong type or out of its range.
     """
-    parser = configuration.build_parser("recsparse sweep")
+    parser = config_reader.build_parser("recsparse sweep")
     sizes = [len(each.texts) for each in space.values() if isinstance(each, Choice)]
     for number in range(max([2, *sizes])):
         corner = [f"--{key}={each.corner(number)}" for key, each in space.items()]
         try:
-            policies.resolve(configuration.parse(parser, [*flags, *corner]))
+            policies.resolve(config_reader.parse(parser, [*flags, *corner]))
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsparse import config as configuration
-from recsparse import policies
+from recsparse import config_reader, policies
 from recsparse.budget import parse_budget
 from recsparse.cells import MODELS, Cell, check_flags, command, names, plan, settle
 from recsparse.cli import Parser
@@ -154,7 +154,7 @@ def _prepared(cell: Cell, data: str, folder: Path, flags: list[str], file: Path,
         key = flag[2:].partition("=")[0]
         if key in space:
             raise UserError(f"{flag}: {file} searches {key}; leave out one of the two")
-    config = configuration.parse(configuration.build_parser("recsparse sweep"), given)
+    config = config_reader.parse(config_reader.build_parser("recsparse sweep"), given)
     check(file, own, given)
     return policies.resolve(config)
 
@@ -228,7 +228,7 @@ def _run(optuna: Any, search: Search, number: int, seed: int) -> str:
     shown = "  ".join(f"{key} {value}" for key, value in short(values).items())
     started = time.perf_counter()
     try:
-        configuration.parse(configuration.build_parser("recsparse sweep"), flags)
+        config_reader.parse(config_reader.build_parser("recsparse sweep"), flags)
         done = settle(run, flags)
     except UserError as error:
         if run.path.exists() and not isinstance(error, Diverged):

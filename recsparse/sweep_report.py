@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsparse import config as configuration
+from recsparse import config_reader
 from recsparse.config import RunConfig
 from recsparse.errors import UserError
 from recsparse.report import MIB, Result
@@ -158,8 +159,8 @@ def write_files(folder: Path, studies: Sequence[Sequence[Trial]], wanted: int) -
         if found is None:
             continue
         file = folder / f"best-{found.policy}.yaml"
-        parser = configuration.build_parser("recsparse sweep")
-        config = configuration.parse(parser, [f"--config={found.run.config_file}"])
+        parser = config_reader.build_parser("recsparse sweep")
+        config = config_reader.parse(parser, [f"--config={found.run.config_file}"])
         _write(file, configuration.to_yaml(dataclasses.replace(config, run=RunConfig())))
         values = ", ".join(f"{key} {value}" for key, value in short(found.values).items())
         parts.append(f"{found.policy}: {values or 'nothing was searched'}; `recsparse train --config {file}`.")

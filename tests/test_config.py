@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from recsparse import config as configuration
-from recsparse import policies
+from recsparse import config_reader, policies
 from recsparse.config import Config
 from recsparse.errors import UserError
 from recsparse.policies.dsl import MODES
 
 
 def parse(*argv: str) -> Config:
-    return configuration.parse(configuration.build_parser("recsparse train"), list(argv))
+    return config_reader.parse(config_reader.build_parser("recsparse train"), list(argv))
 
 
 def test_defaults_are_valid_and_equal_to_an_empty_command_line() -> None:
