@@ -25,16 +25,30 @@ from recsparse.evaluate import by_popularity
 from recsparse.report import Result
 from recsparse.runs import RunFolder
 
+BET_FLAGS = [
+    "--policy.bet.iterations=8",
+    "--policy.bet.updates=20",
+    "--policy.bet.finetune_epochs=4",
+    "--policy.bet.retrain=1",
+]
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "data": "kuairand-size",
-        "policy": "dense,small_dense,dsl,lth",
+        "policy": "dense,dense_int8,small_dense,random_mask,dsl,lth,pep,bet,bet_random",
         "budget": "20%,10%",
         "seeds": 1,
         "flags": ["--optim.lr=0.005", "--train.epochs=40", "--train.eval_every=5", "--train.patience=3"],
         "policy_flags": {
             "dsl": ["--policy.dsl.rounds=6", "--policy.dsl.round_epochs=6"],
             "lth": ["--policy.lth.rate=0.3"],
+            "pep": [
+                "--policy.pep.start=-8",
+                "--policy.pep.lr=0.01",
+                "--policy.pep.epochs=30",
+                "--policy.pep.table_weight_decay=0",
+            ],
+            "bet": BET_FLAGS,
+            "bet_random": BET_FLAGS,
         },
     }
 }
