@@ -46,6 +46,10 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["train", "--policy.density", "nan"], "\"policy.density\": Expected a 'float'. Got value: nan"),
         (["train", "--policy.dsl.mode", "slow"], "Expected one of ['faithful', 'fresh', 'rotate']. Got value: slow"),
         (["train", "--data.path", "data", "--policy.density", "0.001"], "the least is 0.015625"),
+        (
+            ["train", "--data.path", "data", "--policy.name", "dense", "--policy.budget", "10%"],
+            "policy.budget is 10%, but policy dense takes no size",
+        ),
     ],
 )
 def test_bad_values_write_nothing(

@@ -35,8 +35,19 @@ def find(name: str) -> type[Policy]:
 
 
 def resolve(config: Config) -> Config:
-    """`config` with every option that the policy leaves open filled in."""
-    return find(config.policy.name).resolve(config)
+    """`config` with every option that the policy leaves open filled in.
+
+    Raises:
+        UserError: unknown policy, or a size for one that takes none.
+    """
+    policy = find(config.policy.name)
+    for key in ("budget", "density"):
+        value = getattr(config.policy, key)
+        if value is not None and not policy.sized:
+            raise UserError(
+                f"policy.{key} is {value}, but policy {policy.name} takes no size; leave it out or change policy"
+            )
+    return policy.resolve(config)
 
 
 __all__ = [
