@@ -59,6 +59,29 @@ def test_order_brings_alike_rows_together() -> None:
     assert changes < 20  # about 100 where the order says nothing
 
 
+def test_order_tells_more_than_two_tastes_apart() -> None:
+    """Eight communities, which no single direction separates."""
+    users, items, tastes = 1024, 512, 8
+    alike = (np.arange(users)[:, None] % tastes) == (np.arange(items)[None] % tastes)
+    odds = np.random.default_rng(2).random((users, items))
+    pairs = np.where(alike, odds < 0.3, odds < 0.005)
+    indptr = np.concatenate([[0], pairs.sum(1).cumsum()]).astype(np.int64)
+    graph = Graph.from_interactions(Interactions(indptr, pairs.nonzero()[1].astype(np.int32)), items)
+    taste = graph.node[:users].long() % tastes
+    changes = int((taste[1:] != taste[:-1]).sum())
+    assert changes < users // 5  # 7 in 8 rows where the order says nothing
+
+
+def test_isolated_nodes_and_equal_rows_have_an_order() -> None:
+    """Points that are all one, or nowhere, are halved too."""
+    users = 300
+    indptr = np.minimum(np.arange(users + 1), 200).astype(np.int64)  # users from 200 on have no items
+    graph = Graph.from_interactions(Interactions(indptr, np.zeros(200, np.int32)), 70)
+    assert torch.equal(graph.node.long().sort().values, torch.arange(users + 70))
+    again = Graph.from_interactions(Interactions(indptr, np.zeros(200, np.int32)), 70)
+    assert torch.equal(graph.node, again.node)
+
+
 def test_long_rows_come_first_and_are_cut() -> None:
     users, items = 5000, 6
     indptr = np.arange(0, 2 * users + 1, 2, dtype=np.int64)
