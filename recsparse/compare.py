@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recsparse import config_reader, models
+from recsparse import config_reader, models, report_file
 from recsparse.cells import Cell, check_flags, command, names, plan, settle
 from recsparse.checkpoint import load_table
 from recsparse.cli import Parser
@@ -155,7 +155,4 @@ def _write_rows(file: Path, rows: Sequence[Row]) -> None:
     if file.exists():
         names = {row.run for row in rows}
         kept = [line for line in file.read_text().splitlines() if json.loads(line)["run"] not in names]
-    try:
-        file.write_text("".join(line + "\n" for line in [*kept, *(json.dumps(asdict(row)) for row in rows)]))
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+    report_file.write(file, "".join(line + "\n" for line in [*kept, *(json.dumps(asdict(row)) for row in rows)]))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from recsparse.errors import UserError
+from recsparse import report_file
 from recsparse.report import MIB
 
 
@@ -139,17 +139,12 @@ def write_report(folder: Path, groups: Sequence[Group]) -> Path:
         "\n".join(lines),
         FOOTNOTE,
         stamp(groups),
-        "![quality against bytes](quality.png)"
-        if plotted
-        else "No plot: matplotlib is not installed (`pip install 'recsparse[plot]'`).",
+        "![quality against bytes](quality.png)" if plotted else report_file.NO_PLOT,
         *_bucket_table(groups),
         f"Data: {first.data}, sha256 `{first.data_hash}`; recsparse {first.version}.",
     ]
     file = folder / "report.md"
-    try:
-        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+    report_file.write(file, "\n\n".join(parts) + "\n")
     return file
 
 
@@ -175,13 +170,9 @@ def _bucket_table(groups: Sequence[Group]) -> list[str]:
 def plot(groups: Sequence[Group], file: Path) -> bool:
     """Recall against stored bytes, a line for each policy; dense is a level, another fixed size a point. False where
     matplotlib is missing."""
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = report_file.pyplot()
+    if pyplot is None:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = list(dict.fromkeys(each.model for each in groups))
     figure, axes = pyplot.subplots(1, len(names), figsize=(6 * len(names), 4.2), layout="constrained", squeeze=False)
     for axis, model in zip(axes[0], names, strict=True):

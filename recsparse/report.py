@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from recsparse import report_file
 from recsparse.budget import dense_nbytes
 from recsparse.errors import UserError
 from recsparse.runs import RunFolder
@@ -130,28 +131,21 @@ def write_report(folder: Path, title: str, results: Sequence[Result]) -> Path:
         markdown_table(results),
         f"{FOOTNOTE[0].upper()}{FOOTNOTE[1:]}",
         stamp(results),
-        picture if plotted else "No plot: matplotlib is not installed (`pip install 'recsparse[plot]'`).",
+        picture if plotted else report_file.NO_PLOT,
         f"Data: {first['data']}, sha256 `{first['data_hash']}`; {first['test_users']} test users "
         f"({first['test_users_dropped']} without test items are left out). Seed {first['seed']}, "
         f"{first['threads']} threads, recsparse {first['version']}.",
     ]
     file = folder / "report.md"
-    try:
-        file.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+    report_file.write(file, "\n\n".join(parts) + "\n")
     return file
 
 
 def plot(results: Sequence[Result], file: Path) -> bool:
     """Recall against stored bytes, and against epochs, as a PNG; False where matplotlib is missing."""
-    try:
-        import matplotlib
-    except ImportError:
+    pyplot = report_file.pyplot()
+    if pyplot is None:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for number, result in enumerate(results):
         colour = f"C{number % 10}"

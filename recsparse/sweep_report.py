@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from recsparse import config as configuration
-from recsparse import config_reader
+from recsparse import config_reader, report_file
 from recsparse.config import RunConfig
-from recsparse.errors import UserError
 from recsparse.report import MIB, Result
 from recsparse.runs import RunFolder
 
@@ -148,7 +146,7 @@ def write_files(folder: Path, studies: Sequence[Sequence[Trial]], wanted: int) -
     """results.jsonl, report.md and best-POLICY.yaml; returns the path of report.md."""
     begun = [trials for trials in studies if trials]
     rows = [json.dumps(trial.row()) + "\n" for trials in begun for trial in trials]
-    _write(folder / "results.jsonl", "".join(rows))
+    report_file.write(folder / "results.jsonl", "".join(rows))
     lines = ["| " + " | ".join(HEADINGS) + " |", "|---|---" + "|---:" * (len(HEADINGS) - 2) + "|"]
     lines += ["| " + " | ".join(cells_of(trials)) + " |" for trials in begun]
     parts = [f"# Sweep: {wanted} trials for each policy", "\n".join(lines), FOOTNOTE, stamp(begun)]
@@ -161,22 +159,12 @@ def write_files(folder: Path, studies: Sequence[Sequence[Trial]], wanted: int) -
         file = folder / f"best-{found.policy}.yaml"
         parser = config_reader.build_parser("recsparse sweep")
         config = config_reader.parse(parser, [f"--config={found.run.config_file}"])
-        _write(file, configuration.to_yaml(dataclasses.replace(config, run=RunConfig())))
+        report_file.write(file, configuration.to_yaml(dataclasses.replace(config, run=RunConfig())))
         values = ", ".join(f"{key} {value}" for key, value in short(found.values).items())
         parts.append(f"{found.policy}: {values or 'nothing was searched'}; `recsparse train --config {file}`.")
     facts = [Result.read(found.run).final for trials in begun if (found := best(trials))]
     if facts:
         parts.append(f"Data: {facts[0]['data']}, sha256 `{facts[0]['data_hash']}`; recsparse {facts[0]['version']}.")
     file = folder / "report.md"
-    _write(file, "\n\n".join(parts) + "\n")
+    report_file.write(file, "\n\n".join(parts) + "\n")
     return file
-
-
-def _write(file: Path, text: str) -> None:
-    """Replaces the file in one step, so that a kill leaves the old or the new one."""
-    staged = file.with_name(file.name + ".partial")
-    try:
-        staged.write_text(text, encoding="utf-8")
-        os.replace(staged, file)
-    except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
