@@ -4,7 +4,7 @@
 //
 // Share of Yelp2018's (Gowalla's) neighbours that are among the last 4,096 distinct ones read, rows by id: .38 (.40); by the
 // second singular vector alone .69 (.62), this order .79 (.78), 32 vectors .80; among the last 176: .06 (.12), .06 (.08),
-// .13 (.23), .16. More steps of the power method make the vectors alike and the order worse.
+// .13 (.23), .16. Ten steps of the power method: .74 on Yelp2018.
 #include "host/locality.h"
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kVectors = 8;
 constexpr int kSteps = 4;      // of the power method
-constexpr int64_t kLeaf = 64;  // rows that are no longer halved: their neighbours fit the first-level cache anyway
+constexpr int64_t kLeaf = 64;  // rows that are no longer halved; 8 and 128 order as well within .01
 
 using Point = std::array<float, kVectors>;
 
